@@ -1,0 +1,1 @@
+"""gvcc: a video codec whose decoder is a generative model."""
