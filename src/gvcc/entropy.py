@@ -1,0 +1,205 @@
+"""Integers to bytes and back through the range coder of the `constriction` library.
+
+One interface, `Sink`, for counting and for writing, so that a cost is never a formula of its own.
+All models are uniform over whole numbers: no float decides a bit of the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcc.errors import Corrupt
+
+Ints = NDArray[np.int64]
+_DIGIT = 16  # bits; constriction's Uniform takes sizes up to 2^24
+_ESCAPE = 24  # a Rice quotient this long is followed by the plain value
+
+
+class Sink(Protocol):
+    """Where symbols go: a `Writer` or a `Counter`."""
+
+    total: int
+
+    def uniform(self, values: Ints, size: int) -> None:
+        """Whole numbers 0 <= v < size, size a power of two, at log2(size) bits each."""
+        ...
+
+    def bits(self, value: int, count: int) -> None:
+        """A number 0 <= value < 2^count of any length, at `count` bits."""
+        ...
+
+    def rice(self, value: int, k: int) -> None:
+        """A number 0 <= value < 2^32 by a Rice code: quotient by 2^k in unary, k plain bits."""
+        ...
+
+
+class Counter:
+    """Counts the bits that a Writer would use: `total`. Everything is made of uniform digits."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def uniform(self, values: Ints, size: int) -> None:
+        self.total += len(values) * (size.bit_length() - 1)
+
+    def bits(self, value: int, count: int) -> None:
+        digits = [(value >> i) & 0xFFFF for i in range(0, count - _DIGIT + 1, _DIGIT)]
+        if digits:
+            self.uniform(np.array(digits, dtype=np.int64), 1 << _DIGIT)
+        if left := count % _DIGIT:
+            self.uniform(np.array([value >> (count - left)], dtype=np.int64), 1 << left)
+
+    def rice(self, value: int, k: int) -> None:
+        q = value >> k
+        unary = np.ones(min(q, _ESCAPE) + (q < _ESCAPE), dtype=np.int64)
+        if q < _ESCAPE:
+            unary[-1] = 0
+        self.uniform(unary, 2)
+        self.bits(value & ((1 << k) - 1) if q < _ESCAPE else value, k if q < _ESCAPE else 32)
+
+
+class Writer(Counter):
+    """Range coder output; counts as it goes. `finish` gives the bytes: 32-bit little-endian words,
+    at most 32 bits more than `total`; none if nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._coder: Any = constriction.stream.queue.RangeEncoder()
+
+    def uniform(self, values: Ints, size: int) -> None:
+        if size > 1 << 24:
+            self.uniform(values >> _DIGIT, size >> _DIGIT)
+            values, size = values & 0xFFFF, 1 << _DIGIT
+        super().uniform(values, size)
+        if len(values) and size > 1:
+            self._coder.encode(values.astype(np.int32), constriction.stream.model.Uniform(size))
+
+    def finish(self) -> bytes:
+        if self.total == 0:
+            return b""
+        words: NDArray[np.uint32] = self._coder.get_compressed()
+        return words.astype("<u4").tobytes()
+
+
+class Reader:
+    """Reads what `Writer` wrote; Corrupt if the symbols asked for outrun the bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) % 4:
+            raise Corrupt("symbols are not whole 32-bit words")
+        words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
+        self._coder: Any = constriction.stream.queue.RangeDecoder(words)
+        self._left = 8 * len(data) + 32  # the coder may hold back up to a word
+
+    def uniform(self, count: int, size: int) -> Ints:
+        """`count` numbers below `size`, a power of two."""
+        self._left -= count * (size.bit_length() - 1)
+        if self._left < 0:
+            raise Corrupt("more symbols are announced than the record holds")
+        if size > 1 << 24:
+            high = self._uniform(count, size >> _DIGIT)
+            return (high << _DIGIT) + self._uniform(count, 1 << _DIGIT)
+        return self._uniform(count, size)
+
+    def _uniform(self, count: int, size: int) -> Ints:
+        if count == 0 or size == 1:
+            return np.zeros(count, dtype=np.int64)
+        try:
+            got = self._coder.decode(constriction.stream.model.Uniform(size), count)
+        except (AssertionError, ValueError) as e:
+            raise Corrupt(f"range coder: {e}") from e
+        return np.asarray(got).astype(np.int64)
+
+    def bits(self, count: int) -> int:
+        """A number of `count` bits."""
+        digits = self.uniform(count // _DIGIT, 1 << _DIGIT)
+        value = sum(int(d) << (_DIGIT * i) for i, d in enumerate(digits))
+        left = count % _DIGIT
+        if left:
+            value |= int(self.uniform(1, 1 << left)[0]) << (count - left)
+        return value
+
+    def rice(self, k: int) -> int:
+        """A number that `Sink.rice` wrote with the same k."""
+        q = 0
+        while q < _ESCAPE and self.bits(1):
+            q += 1
+        return self.bits(32) if q == _ESCAPE else (q << k) + self.bits(k)
+
+
+def subset_bits(size: int, m: int) -> int:
+    """ceil(log2 C(size, m)): bits of the rank of an m-subset."""
+    return (math.comb(size, m) - 1).bit_length()
+
+
+def subset_rank(index: Ints) -> int:
+    """Rank of a strictly increasing index set in the combinatorial number system."""
+    return sum(math.comb(int(v), i) for i, v in enumerate(index, start=1))
+
+
+def subset_unrank(rank: int, size: int, m: int) -> Ints:
+    """The strictly increasing m indices below `size` with the given rank < C(size, m)."""
+    out = np.empty(m, dtype=np.int64)
+    high = size
+    for i in range(m, 0, -1):
+        low = i - 1  # comb(i - 1, i) = 0 always fits
+        while high - low > 1:
+            mid = (low + high) // 2
+            low, high = (mid, high) if math.comb(mid, i) <= rank else (low, mid)
+        out[i - 1] = low
+        rank -= math.comb(low, i)
+        high = low
+    return out
+
+
+class Counts:
+    """The atom counts of a GOP, step by step: each is predicted from the step before and from the
+    frames already known of this step, and the difference is Rice coded. Integers only; the writing
+    and the reading side hold one each."""
+
+    def __init__(self) -> None:
+        self._before: list[int] = []
+
+    def _predict(self, known: list[int]) -> tuple[int, int]:
+        """The prediction for the next frame and the Rice parameter that fits it."""
+        f = len(known)
+        if not self._before:
+            guess = known[-1] if known else 0
+        else:
+            then = sum(self._before[:f]) + 4 * self._before[f]
+            now = sum(known) + 4 * self._before[f]
+            guess = (2 * self._before[f] * now + then) // (2 * then) if then else 0
+        return guess, max(0, guess.bit_length() - 5)
+
+    def write(self, counts: list[int], sink: Sink) -> None:
+        """One step's counts, one for each latent frame."""
+        for f, m in enumerate(counts):
+            guess, k = self._predict(counts[:f])
+            e = m - guess
+            sink.rice(2 * e if e >= 0 else -2 * e - 1, k)
+        self._before = list(counts)
+
+    def cost(self, counts: list[int]) -> int:
+        """Bits that `write` would take."""
+        counter, before = Counter(), self._before
+        self.write(counts, counter)
+        self._before = before
+        return counter.total
+
+    def read(self, frames: int, reader: Reader) -> list[int]:
+        """One step's counts; Corrupt if one of them is below 0 or beyond 2^20."""
+        counts: list[int] = []
+        for _ in range(frames):
+            guess, k = self._predict(counts)
+            z = reader.rice(k)
+            m = guess + (z // 2 if z % 2 == 0 else -(z // 2) - 1)
+            if not 0 <= m <= 2**20:
+                raise Corrupt(f"{m} atoms in one frame-step")
+            counts.append(m)
+        self._before = counts
+        return counts

@@ -1,0 +1,159 @@
+"""The analytic prior: a linear block autoencoder and a stationary Gaussian model of its latents.
+
+Autoencoder: Karhunen-Loeve basis of 4x8x8 space-time RGB blocks; the first frame stands alone (a
+basis of 8x8 blocks of its own), as in causal 3-D autoencoders. Latents keep the orthonormal scale
+of the basis times one global factor, so white noise in the latent is white noise in the picture.
+The first frame's coefficients are doubled: a still block repeated over four frames has twice the
+coefficient of one frame, so a still scene has equal latents in all latent frames.
+
+Model: independent Gaussian coefficients in the 3-D DCT of each channel, variance = power spectrum.
+Its denoiser is exact (a Wiener filter), so everything the loop does has a known right answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.resources import files
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from gvcc import flow
+from gvcc.errors import ConfigError
+from gvcc.priors import Spec
+
+STRIDE = (4, 8, 8)
+GOP = 33
+_FIRST = 2.0  # see the module's docstring
+_SHAPES = {"group": (768,), "first": (192,), "power": (9, 32, 32)}
+
+
+@lru_cache(maxsize=32)
+def dct_matrix(n: int, device: str = "cpu") -> Tensor:
+    """The orthonormal DCT-II as a float32 matrix [n, n]; row k is frequency k."""
+    i = torch.arange(n, dtype=torch.float64)
+    m = torch.cos(torch.pi / n * (i[None] + 0.5) * i[:, None]) * (2 / n) ** 0.5
+    m[0] /= 2**0.5
+    return m.float().to(device)
+
+
+def dct3(x: Tensor, inverse: bool = False) -> Tensor:
+    """Orthonormal 3-D DCT over the last three axes of x [..., F, h, w], or its inverse."""
+    for axis in (-3, -2, -1):
+        m = dct_matrix(x.shape[axis], str(x.device))
+        x = torch.tensordot(x, m if inverse else m.T, dims=([axis], [0])).movedim(-1, axis)
+    return x.contiguous()
+
+
+def resample_spectrum(log_power: Tensor, n: int, axis: int) -> Tensor:
+    """Log power on N DCT bins of one axis -> on n bins, float64.
+
+    Bin k of n stands for the band [k, k+1]/n. Fewer bins average the power over their bands, which
+    keeps the total variance; more bins interpolate linearly in log frequency and log power, and
+    go on below the lowest known bin with its slope (natural spectra are power laws there).
+    """
+    p = log_power.double().movedim(axis, -1)
+    known = p.shape[-1]
+    if n < known:
+        edges = torch.arange(n + 1, dtype=torch.float64) * known / n
+        left = torch.arange(known, dtype=torch.float64)
+        overlap = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
+        p = (p.exp() @ (overlap.clamp(min=0) * n / known).T).log()
+    elif n > known:
+        u = torch.log((torch.arange(known, dtype=torch.float64) + 0.5) / known)
+        v = torch.log((torch.arange(n, dtype=torch.float64) + 0.5) / n)
+        i = (torch.searchsorted(u, v) - 1).clamp(0, known - 2)
+        a = ((v - u[i]) / (u[i + 1] - u[i])).clamp(max=1.0)
+        p = p[..., i] + a * (p[..., i + 1] - p[..., i])
+    return p.movedim(-1, axis)
+
+
+class GaussPrior:
+    """The prior made of `tensors` (see train/gauss.py); a wrong set raises ConfigError.
+
+    `gain` multiplies each channel's latent, float [C]; the default is one global factor that gives
+    the latents unit mean variance. Anything else makes the latents anisotropic: for experiments.
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        digest: bytes,
+        device: str = "cpu",
+        gain: Tensor | None = None,
+        metric: Tensor | None = None,
+    ) -> None:
+        channels = len(tensors.get("group", ()))
+        for name, shape in _SHAPES.items():
+            if name not in tensors or tensors[name].shape != (channels, *shape) or channels == 0:
+                got = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise ConfigError(f"gauss weights: {name} is {got}, expected (C, *{shape})")
+        if "colour" not in tensors or tensors["colour"].shape != (3,):
+            raise ConfigError("gauss weights: colour must be 3 numbers")
+        if not all(torch.isfinite(v).all() for v in tensors.values()):
+            raise ConfigError("gauss weights: not all numbers are finite")
+        power = tensors["power"].double()
+        if gain is None:
+            gain = power.exp().mean().rsqrt().expand(channels)
+        self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", 1.0, metric)
+        self.device = device
+        self._group = tensors["group"].float().to(device)
+        self._first = tensors["first"].float().to(device)
+        self._colour = tensors["colour"].float().to(device)
+        self._gain = gain.float().to(device)[:, None, None, None]
+        self._log_power = power + 2 * gain.double()[:, None, None, None].log()
+        self._path = flow.PATHS["rf"]
+        self._cache: dict[tuple[int, ...], Tensor] = {}
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """uint8 [T,H,W,3], T = 1 mod 4, H and W multiples of 8 -> latent [C,F,h,w]."""
+        x = frames.to(self.device).float() / 127.5 - 1 - self._colour
+        t, h, w = x.shape[0], x.shape[1] // 8, x.shape[2] // 8
+        x = x.reshape(t, h, 8, w, 8, 3).permute(0, 1, 3, 2, 4, 5)  # T h w 8 8 3
+        first = x[:1].reshape(1, h, w, 192) @ self._first.T * _FIRST
+        rest = x[1:].reshape(-1, 4, h, w, 192).permute(0, 2, 3, 1, 4).reshape(-1, h, w, 768)
+        return (
+            torch.cat([first, rest @ self._group.T]).permute(3, 0, 1, 2).contiguous() * self._gain
+        )
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent [C,F,h,w] -> uint8 [4(F-1)+1, 8h, 8w, 3]."""
+        _, f, h, w = latent.shape
+        y = (latent / self._gain).permute(1, 2, 3, 0)  # F h w C
+        first = (y[:1] / _FIRST) @ self._first
+        rest = (y[1:] @ self._group).reshape(f - 1, h, w, 4, 192).permute(0, 3, 1, 2, 4)
+        x = torch.cat([first, rest.reshape(-1, h, w, 192)]).reshape(-1, h, w, 8, 8, 3)
+        x = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 8 * h, 8 * w, 3)
+        return ((x + self._colour + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def spectrum(self, size: tuple[int, ...]) -> Tensor:
+        """Variance of each 3-D DCT coefficient for latents of `size` (F, h, w): [C,F,h,w]."""
+        if size not in self._cache:
+            p = self._log_power
+            for axis, n in enumerate(size, start=1):
+                p = resample_spectrum(p, n, axis)
+            self._cache = {size: p.exp().float().to(self.device)}  # one size at a time is enough
+        return self._cache[size]
+
+    def denoise(self, x: Tensor, t: float) -> Tensor:
+        """E[x0 | x_t] under the model: per DCT coefficient alpha S / (alpha^2 S + sigma^2)."""
+        alpha, sigma = self._path(t)
+        s = self.spectrum(tuple(x.shape[1:]))
+        return dct3(dct3(x) * (alpha * s / (alpha**2 * s + sigma**2)), inverse=True)
+
+
+def load(device: str = "cpu") -> GaussPrior:
+    """The fitted prior that ships in the package."""
+    return from_bytes((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes(), device)
+
+
+def from_bytes(data: bytes, device: str = "cpu") -> GaussPrior:
+    """The prior in a safetensors file as `gvcc train gauss` writes it; ConfigError if it is none."""
+    try:
+        tensors = load_safetensors(data)
+    except SafetensorError as e:
+        raise ConfigError(f"gauss weights: not a safetensors file: {e}") from e
+    return GaussPrior(tensors, hashlib.sha256(data).digest()[:8], device)
