@@ -164,17 +164,20 @@ class Counts:
 
     def __init__(self) -> None:
         self._before: list[int] = []
+        self._sums = [0, 0]  # of the last two steps
 
     def _predict(self, known: list[int]) -> tuple[int, int]:
-        """The prediction for the next frame and the Rice parameter that fits it."""
+        """The prediction for the next frame and the Rice parameter that fits it.
+
+        Counts grow smoothly from step to step and hardly differ between frames: the first frame of
+        a step continues the growth of the steps' sums, the others that of the frames before them.
+        """
         f = len(known)
         if not self._before:
-            guess = known[-1] if known else 0
-        else:
-            then = sum(self._before[:f]) + 4 * self._before[f]
-            now = sum(known) + 4 * self._before[f]
-            guess = (2 * self._before[f] * now + then) // (2 * then) if then else 0
-        return guess, max(0, guess.bit_length() - 5)
+            return known[-1] if known else 0, 0
+        now, then = (sum(known), sum(self._before[:f])) if f else (self._sums[1], self._sums[0])
+        guess = (self._before[f] * (2 * now + 1) + then) // (2 * then + 1)
+        return guess, max(0, guess.bit_length() - (5 if f else 4))
 
     def write(self, counts: list[int], sink: Sink) -> None:
         """One step's counts, one for each latent frame."""
@@ -182,13 +185,18 @@ class Counts:
             guess, k = self._predict(counts[:f])
             e = m - guess
             sink.rice(2 * e if e >= 0 else -2 * e - 1, k)
+        self._advance(counts)
+
+    def _advance(self, counts: list[int]) -> None:
+        total = sum(counts)
+        self._sums = [self._sums[1] if self._before else total, total]
         self._before = list(counts)
 
     def cost(self, counts: list[int]) -> int:
         """Bits that `write` would take."""
-        counter, before = Counter(), self._before
+        counter, before, sums = Counter(), self._before, self._sums
         self.write(counts, counter)
-        self._before = before
+        self._before, self._sums = before, sums
         return counter.total
 
     def read(self, frames: int, reader: Reader) -> list[int]:
@@ -201,5 +209,5 @@ class Counts:
             if not 0 <= m <= 2**20:
                 raise Corrupt(f"{m} atoms in one frame-step")
             counts.append(m)
-        self._before = counts
+        self._advance(counts)
         return counts
