@@ -1,1 +1,101 @@
-"""gvcc: a video codec whose decoder is a generative model."""
+"""gvcc: a video codec whose decoder is a generative model.
+
+    data = gvcc.encode("clip.mp4", gvcc.EncodeConfig(bpp=0.05))
+    video = gvcc.decode(data)
+
+Importing the package is cheap: torch and PyAV load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gvcc.errors import (
+    ConfigError,
+    Corrupt,
+    FormatError,
+    GvccError,
+    MediaError,
+    PriorMismatch,
+    TargetUnreachable,
+    TooLarge,
+    Truncated,
+    Unsupported,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from gvcc.bitstream import Header, Limits, Stream
+    from gvcc.codec import Event
+    from gvcc.media import Video
+    from gvcc.rate import EncodeConfig
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConfigError", "Corrupt", "EncodeConfig", "Event", "FormatError", "GvccError", "Header",
+    "Limits", "MediaError", "PriorMismatch", "Stream", "TargetUnreachable", "TooLarge",
+    "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
+]  # fmt: skip
+_LAZY = {
+    "EncodeConfig": "gvcc.rate",
+    "Event": "gvcc.codec",
+    "Header": "gvcc.bitstream",
+    "Limits": "gvcc.bitstream",
+    "Stream": "gvcc.bitstream",
+    "Video": "gvcc.media",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gvcc' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def encode(
+    video: Video | str | os.PathLike[str],
+    config: EncodeConfig | None = None,
+    progress: Callable[[Event], None] | None = None,
+) -> bytes:
+    """Encode a clip, given as a `Video` or as the path of a video file, to a self-contained file.
+
+    `progress` receives an `Event` after every network call. Raises MediaError if the file cannot
+    be read, ConfigError for settings out of range, TargetUnreachable for a target too small.
+    """
+    from gvcc import codec, media
+
+    clip = video if isinstance(video, media.Video) else media.read(video)
+    return codec.encode(clip, config, progress=progress).data
+
+
+def decode(
+    data: bytes,
+    *,
+    device: str = "cpu",
+    limits: Limits | None = None,
+    partial: bool = False,
+    knob: float | None = None,
+    progress: Callable[[Event], None] | None = None,
+) -> Video:
+    """Decode a file made by `encode`: frames uint8 [T,H,W,3], frame rate, colour and audio.
+
+    With `partial`, a truncated file gives the whole GOPs before the cut. `knob` from 1 (realism)
+    to 2 (fidelity) overrides the file's own, at no cost in bits. Raises FormatError for
+    foreign or damaged bytes and PriorMismatch if the file needs a prior that is not here.
+    """
+    from gvcc import codec
+
+    return codec.decode(
+        data, device=device, limits=limits, partial=partial, knob=knob, progress=progress
+    )
+
+
+def inspect(data: bytes) -> Stream:
+    """Header, GOP records and audio of a file, without decoding it. Raises FormatError."""
+    from gvcc import bitstream
+
+    return bitstream.parse(data)

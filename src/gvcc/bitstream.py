@@ -83,12 +83,14 @@ class Header:
             ("shift", self.shift, 1 / _UNIT, 255),
             ("g_scale", self.g_scale, 0, 255),
             ("knob", self.knob, 1, 2),
-            ("seed", self.seed, 0, 2**64 - 1),
+            ("seed", self.seed, 0, 2**31 - 1 if self.coder == "gaussian" else 2**64 - 1),
         ):
             if not low <= value <= high:
                 raise Corrupt(f"{name} is {value}, expected {low} to {high}")
         if (self.coder == "gaussian") != (self.size > 0) or self.size > 2**20:
             raise Corrupt(f"codebook size {self.size} does not fit coder {self.coder}")
+        if self.path != "rf" and self.rule != "posterior":
+            raise Corrupt(f"step rule {self.rule} is not defined on path {self.path}")
         pixels = self.width * self.height
         if max(self.width, self.height) > limits.side:
             raise TooLarge(f"{self.width}x{self.height} exceeds the limit of {limits.side} a side")

@@ -6,6 +6,7 @@ is the only file that knows all the parts.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -230,12 +231,8 @@ def _show(prior: Prior, latent: Tensor, header: Header, plan: gops.Gop) -> NDArr
     return pixels.cpu().numpy()
 
 
-def _no_progress(event: Event) -> None:
-    pass
-
-
 def encode(video: Video, config: EncodeConfig | None = None, prior: Prior | None = None,
-           progress: Progress = _no_progress) -> Encoding:  # fmt: skip
+           progress: Progress | None = None) -> Encoding:  # fmt: skip
     """Encode a clip of at least one frame of at least 16x16.
 
     `prior` overrides loading config.prior. Raises ConfigError for settings out of range and
@@ -254,17 +251,18 @@ def encode(video: Video, config: EncodeConfig | None = None, prior: Prior | None
     head = bitstream.write_header(header)
     parts, shown = [head], []
     for i, (plan, x0) in enumerate(zip(plans, latents, strict=True)):
-        noise = _Choose(coder, header, i, x0, prior.spec.metric, pacer.grant(i))
+        grant = pacer.grant(i)
+        noise = _Choose(coder, header, i, x0, prior.spec.metric, grant)
         done = sum(map(len, parts))
 
         def observe(step: int, _: Tensor, i: int = i, done: int = done, n: _Choose = noise) -> None:
             size = done + n.writer.total // 8
-            progress(Event(i, len(plans), step + 1, header.steps, size))
+            if progress is not None:
+                progress(Event(i, len(plans), step + 1, header.steps, size))
 
         x = _trajectory(prior, header, i, _shape(x0), coder, noise, observe)
         check = _quantised(_check(x, header, i))
-        atoms = sum(map(sum, noise.dealt)) if noise.budget is None else 0
-        record = GopRecord(noise.stop, atoms, check, noise.writer.finish())
+        record = GopRecord(grant.stop, grant.atoms, check, noise.writer.finish())
         parts.append(bitstream.write_gop(record, i, head))
         pacer.spent(len(parts[-1]))
         shown.append(_show(prior, x, header, plan))
@@ -274,14 +272,19 @@ def encode(video: Video, config: EncodeConfig | None = None, prior: Prior | None
 
 
 def decode_gops(data: bytes, prior: Prior | None = None, device: str = "cpu",
-                limits: Limits | None = None, progress: Progress = _no_progress,
-                ) -> Iterator[NDArray[np.uint8] | Audio]:  # fmt: skip
+                limits: Limits | None = None, progress: Progress | None = None,
+                knob: float | None = None) -> Iterator[NDArray[np.uint8] | Audio]:  # fmt: skip
     """The pictures of one GOP after another, uint8 [frames,H,W,3], then the audio if there is any.
 
-    Raises FormatError for bytes that are no stream (Truncated after the last whole GOP) and
-    PriorMismatch if the prior at hand is not the one the file was made with.
+    `knob` in [1, 2] overrides the file's k (see flow.ode_step). Raises FormatError for bytes that
+    are no stream (Truncated after the last whole GOP) and PriorMismatch if the prior at hand is
+    not the one the file was made with.
     """
     header, start = bitstream.read_header(data, limits)
+    if knob is not None:
+        if not 1 <= knob <= 2:
+            raise ConfigError(f"knob is {knob}, expected 1 to 2")
+        header = dataclasses.replace(header, knob=knob)
     prior = prior or _load_named(header, device)
     if (prior.spec.id, prior.spec.digest) != (header.prior, header.digest):
         raise PriorMismatch(
@@ -295,29 +298,31 @@ def decode_gops(data: bytes, prior: Prior | None = None, device: str = "cpu",
     for i, record in enumerate(bitstream.records(data, header, start)):
         if isinstance(record, Audio):
             yield record
-            break
+            continue
         shape = _latent_shape(header, plans[i], prior)
         coder = make_coder(header, shape[0] * shape[2] * shape[3], device)
         noise = _Read(coder, header, i, record, shape[1])
 
         def observe(step: int, _: Tensor, i: int = i) -> None:
-            progress(Event(i, len(plans), step + 1, header.steps, len(data)))
+            if progress is not None:
+                progress(Event(i, len(plans), step + 1, header.steps, len(data)))
 
         x = _trajectory(prior, header, i, shape, coder, noise, observe)
-        drift = _drift(x, record, header, i)
-        progress(Event(i, len(plans), header.steps, header.steps, len(data), drift))
+        if progress is not None:
+            drift = _drift(x, record, header, i)
+            progress(Event(i, len(plans), header.steps, header.steps, len(data), drift))
         yield _show(prior, x, header, plans[i])
 
 
 def decode(data: bytes, prior: Prior | None = None, device: str = "cpu",
-           limits: Limits | None = None, progress: Progress = _no_progress,
-           partial: bool = False) -> Video:  # fmt: skip
+           limits: Limits | None = None, progress: Progress | None = None,
+           partial: bool = False, knob: float | None = None) -> Video:  # fmt: skip
     """The whole clip. With `partial` a truncated stream gives the whole GOPs before the cut
     (at least one) instead of raising Truncated. Raises as `decode_gops` does."""
     header, _ = bitstream.read_header(data, limits)
     frames, audio = [], None
     try:
-        for part in decode_gops(data, prior, device, limits, progress):
+        for part in decode_gops(data, prior, device, limits, progress, knob):
             if isinstance(part, Audio):
                 audio = part
             else:

@@ -17,6 +17,7 @@ from gvcc.errors import Corrupt
 
 Ints = NDArray[np.int64]
 _DIGIT = 16  # bits; constriction's Uniform takes sizes up to 2^24
+MOST_ATOMS = 2**20  # in one frame-step
 _ESCAPE = 24  # a Rice quotient this long is followed by the plain value
 
 
@@ -177,6 +178,7 @@ class Counts:
             return known[-1] if known else 0, 0
         now, then = (sum(known), sum(self._before[:f])) if f else (self._sums[1], self._sums[0])
         guess = (self._before[f] * (2 * now + 1) + then) // (2 * then + 1)
+        guess = min(guess, MOST_ATOMS)
         return guess, max(0, guess.bit_length() - (5 if f else 4))
 
     def write(self, counts: list[int], sink: Sink) -> None:
@@ -200,13 +202,13 @@ class Counts:
         return counter.total
 
     def read(self, frames: int, reader: Reader) -> list[int]:
-        """One step's counts; Corrupt if one of them is below 0 or beyond 2^20."""
+        """One step's counts; Corrupt if one of them is below 0 or beyond MOST_ATOMS."""
         counts: list[int] = []
         for _ in range(frames):
             guess, k = self._predict(counts)
             z = reader.rice(k)
             m = guess + (z // 2 if z % 2 == 0 else -(z // 2) - 1)
-            if not 0 <= m <= 2**20:
+            if not 0 <= m <= MOST_ATOMS:
                 raise Corrupt(f"{m} atoms in one frame-step")
             counts.append(m)
         self._advance(counts)

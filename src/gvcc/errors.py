@@ -4,6 +4,11 @@ Bytes we did not write raise `FormatError` only; user settings raise `ConfigErro
 inherit `ValueError`, so that callers who know nothing of gvcc can still catch them.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class GvccError(Exception):
     """Base of all errors raised by gvcc."""
@@ -51,3 +56,11 @@ class TargetUnreachable(GvccError, ValueError):
     def __init__(self, message: str, smallest: int) -> None:
         super().__init__(message)
         self.smallest = smallest
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in a table, with the nearest one that is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")

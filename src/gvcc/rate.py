@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gvcc import bitstream, flow
 from gvcc.bitstream import GopRecord, Header
-from gvcc.errors import ConfigError, TargetUnreachable
+from gvcc.errors import ConfigError, TargetUnreachable, unknown
 from gvcc.records import Audio
 
 DEFAULT_BPP = 0.05
@@ -76,7 +76,7 @@ class EncodeConfig:
     def parameters(self) -> dict[str, Any]:
         """The preset with this configuration's own settings put in; ConfigError if out of range."""
         if self.preset not in PRESETS:
-            raise ConfigError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
+            raise unknown("preset", self.preset, PRESETS)
         p = dict(PRESETS[self.preset])
         if self.codebook is not None:
             if p["coder"] != "gaussian":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from gvcc.errors import ConfigError
+from gvcc.errors import unknown
 
 if TYPE_CHECKING:
     import torch
@@ -69,5 +69,5 @@ DEFAULT = "gauss"
 def load(name: str, device: str = "cpu") -> Prior:
     """The prior called `name`; ConfigError if there is none."""
     if name not in _TABLE:
-        raise ConfigError(f"unknown prior {name!r}; known: {', '.join(NAMES)}")
+        raise unknown("prior", name, NAMES)
     return _TABLE[name](device)

@@ -37,7 +37,8 @@ def dct_matrix(n: int, device: str = "cpu") -> Tensor:
     i = torch.arange(n, dtype=torch.float64)
     m = torch.cos(torch.pi / n * (i[None] + 0.5) * i[:, None]) * (2 / n) ** 0.5
     m[0] /= 2**0.5
-    return m.float().to(device)
+    out: Tensor = m.float().to(device)
+    return out
 
 
 def dct3(x: Tensor, inverse: bool = False) -> Tensor:
@@ -151,7 +152,7 @@ def load(device: str = "cpu") -> GaussPrior:
 
 
 def from_bytes(data: bytes, device: str = "cpu") -> GaussPrior:
-    """The prior in a safetensors file as `gvcc train gauss` writes it; ConfigError if it is none."""
+    """The prior in a safetensors file that `gvcc train gauss` wrote; ConfigError if it is none."""
     try:
         tensors = load_safetensors(data)
     except SafetensorError as e:

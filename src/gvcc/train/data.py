@@ -22,13 +22,11 @@ def clips(folder: Path) -> list[Path]:
     return found
 
 
-def crops(
-    paths: list[Path], length: int, side: int, seed: int
-) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+def crops(paths: list[Path], length: int, side: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     """One random crop [length, side, side, 3] of each clip that is large enough, in random order.
 
-    Yields (path, None-free crop); clips that are too short or too small, or do not decode, are
-    passed over: a data folder of mixed origin has some.
+    Clips that are too short or too small, or do not decode, are passed over: a data folder of
+    mixed origin has some.
     """
     rng = np.random.default_rng(seed)
     for i in rng.permutation(len(paths)):
@@ -40,4 +38,4 @@ def crops(
         if t < length or h < side or w < side:
             continue
         a, y, x = (int(rng.integers(0, n + 1)) for n in (t - length, h - side, w - side))
-        yield paths[i], frames[a : a + length, y : y + side, x : x + side]
+        yield frames[a : a + length, y : y + side, x : x + side]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from gvcc.errors import ConfigError
 from gvcc.priors.gauss import GaussPrior, dct3
 from gvcc.train import data
 
@@ -53,7 +54,7 @@ def fit(
     group, first = torch.zeros(768, 768).double(), torch.zeros(192, 192).double()
     colour = torch.zeros(3).double()
     total = limit or len(paths)
-    for path, crop in data.crops(paths, 33, 256, seed):
+    for crop in data.crops(paths, 33, 256, seed):
         x = torch.from_numpy(crop).float() / 127.5 - 1
         colour += x.mean((0, 1, 2)).double()
         x = x.reshape(33, 32, 8, 32, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(33, 1024, 192)
@@ -66,8 +67,6 @@ def fit(
         if len(crops) == total:
             break
     if not crops:
-        from gvcc.errors import ConfigError
-
         raise ConfigError(f"no clip below {folder} has 33 frames of 256x256")
     colour /= len(crops)
     mean = colour.repeat(256)
@@ -84,4 +83,5 @@ def fit(
         power += dct3(prior.encode(torch.from_numpy(crop))).double() ** 2
         report("spectrum", i + 1, len(crops))
     tensors["power"] = (power / len(crops)).log().half()
-    return save_safetensors(tensors)
+    out: bytes = save_safetensors(tensors)
+    return out

@@ -1,0 +1,104 @@
+"""What a stream holds, and what a comparison found, as tables and as plain dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gvcc import bitstream
+from gvcc.bitstream import Stream
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def as_dict(stream: Stream) -> dict[str, Any]:
+    """Header, GOPs and where the bytes go, ready for JSON."""
+    h = stream.header
+    head = bitstream.write_header(h)
+    header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
+    gops: list[dict[str, Any]] = []
+    start = records = 0
+    for i, g in enumerate(stream.gops):
+        frames = min(h.gop, h.frames - start)
+        size = len(bitstream.write_gop(g, i, head))
+        gops.append({
+            "start": start, "frames": frames, "coded_steps": g.stop, "atoms": g.atoms,
+            "bytes": size, "bits_per_pixel": 8 * size / (frames * h.width * h.height),
+            "check": list(g.check),
+        })  # fmt: skip
+        start += frames
+        records += size
+    symbols = sum(len(g.symbols) for g in stream.gops)
+    sizes = {
+        "header": len(head),
+        "symbols": symbols,
+        "records": records - symbols,
+        "audio": 0,
+    }
+    audio = None
+    if stream.audio is not None:
+        sizes["audio"] = len(bitstream.write_audio(stream.audio, len(gops), head))
+        audio = {"codec": stream.audio.codec, "rate": stream.audio.rate,
+                 "layout": stream.audio.layout, "packets": len(stream.audio.packets)}  # fmt: skip
+    total = sum(sizes.values())
+    return {
+        "version": bitstream.VERSION, "header": header, "gops": gops, "audio": audio,
+        "bytes": total, "where": sizes,
+        "bits_per_pixel": 8 * total / (h.frames * h.width * h.height),
+        "kbps": 8 * total * float(h.fps) / h.frames / 1000,
+    }  # fmt: skip
+
+
+def show(stream: Stream, console: Console) -> None:
+    """Three tables: header, GOPs, where the bytes go."""
+    from rich.table import Table
+
+    d = as_dict(stream)
+    table = Table("field", "value", title=f"gvcc stream, version {d['version']}")
+    for name, value in d["header"].items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        table.add_row(name, str(value))
+    console.print(table)
+    table = Table("GOP", "frames", "coded steps", "bytes", "bit/pixel", "check (1/16)")
+    for i, g in enumerate(d["gops"]):
+        table.add_row(
+            str(i), f"{g['start']}-{g['start'] + g['frames'] - 1}", str(g["coded_steps"]),
+            str(g["bytes"]), f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
+        )  # fmt: skip
+    console.print(table)
+    table = Table("where", "bytes", "share")
+    for name, size in d["where"].items():
+        table.add_row(name, str(size), f"{size / d['bytes']:.1%}")
+    table.add_row("total", str(d["bytes"]), "100%")
+    console.print(table)
+    console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
+
+
+_LABELS = {
+    "psnr_rgb_db": "PSNR (RGB), dB",
+    "ms_ssim": "MS-SSIM",
+    "vmaf": "VMAF",
+    "temporal_error": "temporal error, grey levels",
+    "temporal_activity_ratio": "temporal activity, decoded / original",
+    "bytes": "file, bytes",
+    "bits_per_pixel": "bit/pixel",
+    "kbps": "kbit/s",
+}
+
+
+def show_metrics(figures: dict[str, Any], console: Console) -> None:
+    """A comparison as a table, with what could not be computed and why."""
+    from rich.table import Table
+
+    size = f"{figures['frames']} frames of {figures['width']}x{figures['height']}"
+    table = Table("metric", "value", title=size)
+    for name, label in _LABELS.items():
+        if name in figures:
+            v = figures[name]
+            text = "-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v)
+            table.add_row(label, text)
+    console.print(table)
+    for note in figures.get("notes", []):
+        console.print(f"note: {note}")
