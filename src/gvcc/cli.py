@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from gvcc.codec import Event, Progress
     from gvcc.media import Video
 
+# Before torch loads: OpenMP threads that spin while they wait make it about 20 times slower on
+# cores shared with other work; sleeping ones cost next to nothing on an idle machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     help="A video codec whose decoder is a generative model.",
     no_args_is_help=True,

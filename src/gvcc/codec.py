@@ -83,8 +83,8 @@ def _replay(
 class _Choose:
     """The encoder's noise: atoms chosen towards x0, written, and replayed."""
 
-    def __init__(self, coder: Coder, header: Header, gop: int, x0: Tensor, metric: Tensor | None,
-                 grant: rate.Grant) -> None:  # fmt: skip
+    def __init__(self, coder: Coder, header: Header, gop: int, x0: Tensor,
+                 metric: priors.Metric | None, grant: rate.Grant) -> None:  # fmt: skip
         self.coder, self.header, self.gop, self.x0, self.metric = coder, header, gop, x0, metric
         self.stop, self.budget = grant.stop, grant.matched
         self.dealt = rate.uniform_counts(grant.atoms, grant.stop, x0.shape[1])
@@ -241,7 +241,7 @@ def encode(video: Video, config: EncodeConfig | None = None, prior: Prior | None
     config = config or EncodeConfig()
     prior = prior or priors.load(config.prior, config.device)
     header = _header(video, config, prior)
-    plans = gops.plan(header.frames, header.gop, prior.spec.stride[0], header.mode)
+    plans = list(gops.plan(header.frames, header.gop, prior.spec.stride[0], header.mode))
     latents = [prior.encode(_pad(video.frames, plan, prior.spec.stride)) for plan in plans]
     audio = video.audio if header.audio else None
     coder = make_coder(header, latents[0][:, 0].numel(), config.device)
@@ -295,23 +295,25 @@ def decode_gops(data: bytes, prior: Prior | None = None, device: str = "cpu",
         plans = gops.plan(header.frames, header.gop, prior.spec.stride[0], header.mode)
     except ConfigError as e:
         raise Corrupt(str(e)) from None
+    count = -(-header.frames // header.gop)
     for i, record in enumerate(bitstream.records(data, header, start)):
         if isinstance(record, Audio):
             yield record
             continue
-        shape = _latent_shape(header, plans[i], prior)
+        plan = next(plans)
+        shape = _latent_shape(header, plan, prior)
         coder = make_coder(header, shape[0] * shape[2] * shape[3], device)
         noise = _Read(coder, header, i, record, shape[1])
 
         def observe(step: int, _: Tensor, i: int = i) -> None:
             if progress is not None:
-                progress(Event(i, len(plans), step + 1, header.steps, len(data)))
+                progress(Event(i, count, step + 1, header.steps, len(data)))
 
         x = _trajectory(prior, header, i, shape, coder, noise, observe)
         if progress is not None:
             drift = _drift(x, record, header, i)
-            progress(Event(i, len(plans), header.steps, header.steps, len(data), drift))
-        yield _show(prior, x, header, plans[i])
+            progress(Event(i, count, header.steps, header.steps, len(data), drift))
+        yield _show(prior, x, header, plan)
 
 
 def decode(data: bytes, prior: Prior | None = None, device: str = "cpu",

@@ -32,7 +32,9 @@ def _small(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if h <= _HEIGHT:
         return frames
     size = (max(16, round(w * _HEIGHT / h / 2) * 2), _HEIGHT)
-    return np.stack([np.array(Image.fromarray(f).resize(size, Image.Resampling.LANCZOS)) for f in frames])
+    return np.stack(
+        [np.array(Image.fromarray(f).resize(size, Image.Resampling.LANCZOS)) for f in frames]
+    )
 
 
 def run(

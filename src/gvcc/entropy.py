@@ -84,6 +84,8 @@ class Writer(Counter):
         if self.total == 0:
             return b""
         words: NDArray[np.uint32] = self._coder.get_compressed()
+        # Rarely the coder seals with a word that says nothing; a reader takes missing words as 0.
+        words = words[: self.total // 32 + 1]
         return words.astype("<u4").tobytes()
 
 
@@ -95,13 +97,17 @@ class Reader:
             raise Corrupt("symbols are not whole 32-bit words")
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
         self._coder: Any = constriction.stream.queue.RangeDecoder(words)
-        self._left = 8 * len(data) + 32  # the coder may hold back up to a word
+        self._left = 8 * len(data)
+
+    def need(self, bits: int) -> None:
+        """Corrupt unless the record still holds so many bits."""
+        if bits > self._left:
+            raise Corrupt("more symbols are announced than the record holds")
 
     def uniform(self, count: int, size: int) -> Ints:
         """`count` numbers below `size`, a power of two."""
+        self.need(count * (size.bit_length() - 1))
         self._left -= count * (size.bit_length() - 1)
-        if self._left < 0:
-            raise Corrupt("more symbols are announced than the record holds")
         if size > 1 << 24:
             high = self._uniform(count, size >> _DIGIT)
             return (high << _DIGIT) + self._uniform(count, 1 << _DIGIT)

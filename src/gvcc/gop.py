@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gvcc.errors import ConfigError
@@ -26,11 +27,12 @@ def legal_length(frames: int, stride: int) -> int:
     return -(-(frames - 1) // stride) * stride + 1
 
 
-def plan(frames: int, gop: int, stride: int, mode: str = "t2v") -> list[Gop]:
-    """GOPs of a clip of `frames` >= 1 frames, in decode order.
+def plan(frames: int, gop: int, stride: int, mode: str = "t2v") -> Iterator[Gop]:
+    """GOPs of a clip of `frames` >= 1 frames, in decode order, one at a time: a decoder must not
+    take memory for GOPs that a header announces and the file does not hold.
 
     `gop` is the GOP length in frames, 1 modulo `stride`. t2v: end to end, without references; the
-    last GOP is as short as what is left. Raises ConfigError for illegal arguments.
+    last GOP is as short as what is left. Raises ConfigError for illegal arguments, at once.
     """
     if mode not in MODES:
         raise ConfigError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
@@ -38,8 +40,5 @@ def plan(frames: int, gop: int, stride: int, mode: str = "t2v") -> list[Gop]:
         raise ConfigError(f"a clip needs at least one frame, got {frames}")
     if gop < 1 or gop != legal_length(gop, stride):
         raise ConfigError(f"GOP length {gop} is not 1 modulo {stride}")
-    out = []
-    for start in range(0, frames, gop):
-        n = min(gop, frames - start)
-        out.append(Gop(start, n, legal_length(n, stride)))
-    return out
+    sizes = ((start, min(gop, frames - start)) for start in range(0, frames, gop))
+    return (Gop(start, n, legal_length(n, stride)) for start, n in sizes)

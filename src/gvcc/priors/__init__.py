@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 
+Metric = Callable[["torch.Tensor", float], "torch.Tensor"]
+"""A steering metric: (r [C,F,h,w], SNR at the end of the step) -> W r. The encoder chooses atoms
+against W r instead of r; file and decoder never see it (design.md, "What the steering serves")."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """What the codec must know of a prior.
@@ -24,7 +29,7 @@ class Spec:
     header. `stride` is (time, height, width): pixels per latent; L frames, L = 1 mod time stride,
     give (L-1)/stride + 1 latent frames. `gop` is the default GOP length in frames. `path` names a
     Gaussian path of flow.py. `knob` is the default k of the decoder. `metric` is the steering
-    metric W, one weight per channel (design.md, "What the steering serves"); None is the identity.
+    metric; None is the identity.
     """
 
     id: str
@@ -34,7 +39,7 @@ class Spec:
     gop: int
     path: str
     knob: float
-    metric: torch.Tensor | None = None
+    metric: Metric | None = None
 
 
 class Prior(Protocol):
