@@ -87,7 +87,7 @@ class Header:
         ):
             if not low <= value <= high:
                 raise Corrupt(f"{name} is {value}, expected {low} to {high}")
-        if (self.coder == "gaussian") != (self.size > 0) or self.size > 2**20:
+        if (self.coder == "gaussian") != (self.size > 0) or self.size > 2**16:
             raise Corrupt(f"codebook size {self.size} does not fit coder {self.coder}")
         if self.path != "rf" and self.rule != "posterior":
             raise Corrupt(f"step rule {self.rule} is not defined on path {self.path}")

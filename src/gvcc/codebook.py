@@ -123,13 +123,13 @@ class Hadamard:
 
         Greedy, a block of sections at a time: the part of r along the sum so far is taken out, for
         the next atom then gains most in <sum, r> / |sum|, which is what the fixed noise power makes
-        of r. Where the atoms take up a good part of the frame, a second sweep chooses each block
-        again given all others: 1.5 % fewer bits for the same steering at M = 64, D = 16384.
+        of r. Where the atoms take up a good part of the frame, two more sweeps choose each block
+        again given all others.
         """
         out = np.zeros(m, dtype=np.int64)
         total, rest = torch.zeros_like(r), r
         crowded = 32 * self.bits(m) > self.dim
-        for sweep in range(1 + crowded):
+        for sweep in range(3 if crowded else 1):
             for first in range(0, m, block := _block(m)):
                 part = slice(first, min(first + block, m))
                 diagonal = self._signs(first, part.stop - first, where)

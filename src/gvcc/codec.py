@@ -291,6 +291,8 @@ def decode_gops(data: bytes, prior: Prior | None = None, device: str = "cpu",
             f"the file needs prior {header.prior} with weights {header.digest.hex()}; "
             f"here is {prior.spec.id} with weights {prior.spec.digest.hex()}"
         )
+    if header.path != prior.spec.path:
+        raise Corrupt(f"prior {header.prior} is on path {prior.spec.path}, not {header.path}")
     try:
         plans = gops.plan(header.frames, header.gop, prior.spec.stride[0], header.mode)
     except ConfigError as e:

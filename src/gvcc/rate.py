@@ -89,7 +89,7 @@ class EncodeConfig:
         p |= {n: v for n in ("seed", "steps") if (v := getattr(self, n)) is not None}
         for name, value, low, high in (
             ("M", p["atoms"] or 1, 1, min(p["size"], MOST_OF_SUBSET) or 2**16),
-            ("K", p["size"], 0, 2**20),
+            ("K", p["size"], 1 if p["coder"] == "gaussian" else 0, 2**16),
             ("steps", p["steps"], p["tail"] + 1, 255),
             ("seed", p["seed"], 0, 2**63 - 1 if p["coder"] == "hadamard" else 2**31 - 1),
             ("knob", self.knob if self.knob is not None else 1, 1, 2),

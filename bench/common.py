@@ -1,0 +1,35 @@
+"""What the benches share: the evaluation clips at one height, and where results go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gvcc import media
+from gvcc.media import Video
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results"
+DATA = ROOT.parent / "shared/data"
+CLIPS = ("akiyo_cif", "davis_blackswan", "davis_bmx-trees", "davis_dog", "vid4_calendar")
+
+
+def clip(name: str, frames: int = 33, height: int = 256) -> Video:
+    """The first frames of an evaluation clip, Lanczos-scaled to `height`, width in multiples of 8."""
+    video = media.read(DATA / f"eval/{name}.mp4", frames=frames, audio=False)
+    h, w = video.frames.shape[1:3]
+    size = (round(w * height / h / 8) * 8, height)
+    scaled = [Image.fromarray(f).resize(size, Image.Resampling.LANCZOS) for f in video.frames]
+    return Video(np.stack([np.asarray(f) for f in scaled]), video.fps, video.colour)
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write docs/results/<name>.json, and print it."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)
