@@ -164,3 +164,60 @@ def subset_unrank(rank: int, size: int, m: int) -> Ints:
         rank -= c
         c = c * i // (v - i + 1) if c else math.comb(v, i - 1)
     return out
+
+
+class Counts:
+    """The atom counts of a GOP, step by step: each is predicted from the step before and from the
+    frames already known of this step, and the difference is Rice coded. Integers only; the writing
+    and the reading side hold one each."""
+
+    def __init__(self) -> None:
+        self._before: list[int] = []
+        self._sums = [0, 0]  # of the last two steps
+
+    def _predict(self, known: list[int]) -> tuple[int, int]:
+        """The prediction for the next frame and the Rice parameter that fits it.
+
+        Counts grow smoothly from step to step and hardly differ between frames: the first frame of
+        a step continues the growth of the steps' sums, the others that of the frames before them.
+        """
+        f = len(known)
+        if not self._before:
+            return known[-1] if known else 0, 0
+        now, then = (sum(known), sum(self._before[:f])) if f else (self._sums[1], self._sums[0])
+        guess = (self._before[f] * (2 * now + 1) + then) // (2 * then + 1)
+        guess = min(guess, MOST_ATOMS)
+        return guess, max(0, guess.bit_length() - (5 if f else 4))
+
+    def write(self, counts: list[int], sink: Sink) -> None:
+        """One step's counts, one for each latent frame."""
+        for f, m in enumerate(counts):
+            guess, k = self._predict(counts[:f])
+            e = m - guess
+            sink.rice(2 * e if e >= 0 else -2 * e - 1, k)
+        self._advance(counts)
+
+    def _advance(self, counts: list[int]) -> None:
+        total = sum(counts)
+        self._sums = [self._sums[1] if self._before else total, total]
+        self._before = list(counts)
+
+    def cost(self, counts: list[int]) -> int:
+        """Bits that `write` would take."""
+        counter, before, sums = Counter(), self._before, self._sums
+        self.write(counts, counter)
+        self._before, self._sums = before, sums
+        return counter.total
+
+    def read(self, frames: int, reader: Reader) -> list[int]:
+        """One step's counts; Corrupt if one of them is below 0 or beyond MOST_ATOMS."""
+        counts: list[int] = []
+        for _ in range(frames):
+            guess, k = self._predict(counts)
+            z = reader.rice(k)
+            m = guess + (z // 2 if z % 2 == 0 else -(z // 2) - 1)
+            if not 0 <= m <= MOST_ATOMS:
+                raise Corrupt(f"{m} atoms in one frame-step")
+            counts.append(m)
+        self._advance(counts)
+        return counts
