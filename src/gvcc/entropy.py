@@ -183,7 +183,7 @@ class Counts:
         """
         f = len(known)
         if not self._before:
-            return known[-1] if known else 0, 0
+            return (known[-1], 0) if known else (0, 3)
         now, then = (sum(known), sum(self._before[:f])) if f else (self._sums[1], self._sums[0])
         guess = (self._before[f] * (2 * now + 1) + then) // (2 * then + 1)
         guess = min(guess, MOST_ATOMS)
@@ -202,10 +202,12 @@ class Counts:
         self._sums = [self._sums[1] if self._before else total, total]
         self._before = list(counts)
 
-    def cost(self, counts: list[int]) -> int:
-        """Bits that `write` would take."""
+    def cost(self, counts: list[int], silent: int) -> int:
+        """Bits that `write` would take for this step and for `silent` steps without atoms after."""
         counter, before, sums = Counter(), self._before, self._sums
         self.write(counts, counter)
+        for _ in range(silent):
+            self.write([0] * len(counts), counter)
         self._before, self._sums = before, sums
         return counter.total
 

@@ -27,7 +27,7 @@ from gvcc.records import Audio
 DEFAULT_BPP = 0.05
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
-        coder="hadamard", rule="posterior", allocation="matched", steps=20, tail=5, shift=None,
+        coder="hadamard", rule="posterior", allocation="matched", steps=20, tail=4, shift=None,
         g_scale=0.0, multistep=True, seed=1, atoms=None, size=0,
     ),
     "paper": dict(
@@ -86,12 +86,16 @@ class EncodeConfig:
             p["size"] = self.codebook
         if self.atoms is not None:
             p["atoms"], p["allocation"] = self.atoms, "uniform"
+        if self.atoms is not None and (self.bpp or self.kbps or self.size):
+            raise ConfigError("M fixes the size of the file: give either M or a target")
+        gaussian = p["coder"] == "gaussian"
+        most = min(p["size"], MOST_OF_SUBSET) if gaussian else 2**16
         p |= {n: v for n in ("seed", "steps") if (v := getattr(self, n)) is not None}
         for name, value, low, high in (
-            ("M", p["atoms"] or 1, 1, min(p["size"], MOST_OF_SUBSET) or 2**16),
-            ("K", p["size"], 1 if p["coder"] == "gaussian" else 0, 2**16),
+            ("K", p["size"], 1 if gaussian else 0, 2**16),
+            ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
             ("steps", p["steps"], p["tail"] + 1, 255),
-            ("seed", p["seed"], 0, 2**63 - 1 if p["coder"] == "hadamard" else 2**31 - 1),
+            ("seed", p["seed"], 0, 2**31 - 1 if gaussian else 2**64 - 1),
             ("knob", self.knob if self.knob is not None else 1, 1, 2),
         ):
             if not low <= value <= high:
@@ -123,7 +127,7 @@ def uniform_atoms(bits: int, stop: int, frames: int, cost: Callable[[int], int],
 
 
 _PROFILE = [2.0 ** (k / 2) for k in range(-16, 17, 2)]  # sqrt(SNR), 1/256 to 256
-BITS_PER_INFORMATION = 1.5  # measured best on the eval clips and on Gaussians; flat near there
+BITS_PER_INFORMATION = 1.3  # measured best on the eval clips and on Gaussians; flat near there
 
 
 @dataclass(frozen=True)
@@ -194,11 +198,12 @@ class Matched:
         self.predicted, self.left, self.atom_bits = list(predicted), bits, atom_bits
 
     def counts(
-        self, step: int, information: Sequence[float], side: Callable[[list[int]], int]
+        self, step: int, information: Sequence[float], side: Callable[[list[int], int], int]
     ) -> list[int]:
         """Atoms for each latent frame at this step; `information` in bits, per frame.
 
-        `side(counts)` is what writing the counts themselves costs.
+        `side(counts, n)` is what writing these counts costs, and n steps without atoms after them:
+        so much must be left.
         """
         asked = BITS_PER_INFORMATION * max(sum(information), 1e-9)
         # The ratio to the prediction is noisy and fades along the path: half of it is believed.
@@ -212,7 +217,7 @@ class Matched:
         by_remainder = sorted(range(len(exact)), key=lambda f: counts[f] - exact[f])
         for f in by_remainder[: math.floor(atoms + 1e-6) - sum(counts)]:
             counts[f] += 1
-        while sum(counts) and side(counts) + sum(counts) * self.atom_bits > self.left:
+        while sum(counts) and side(counts, steps - 1) + sum(counts) * self.atom_bits > self.left:
             counts[counts.index(max(counts))] -= 1
         return counts
 
@@ -288,10 +293,11 @@ class Pacer:
         weights = [sum(p) for p in self.predicted[i:]]
         bits = _symbol_bits(math.floor(self.left * weights[0] / sum(weights)))
         frames = self.latent_frames[i]
-        if bits < _LEAST * self.stop * frames:
+        if bits < _LEAST * self.stop * frames + _FIRST:
             return Grant(0)
         if self.header.allocation == "uniform":
-            most = min(self.header.size, MOST_OF_SUBSET) or 2**16
+            # Beyond half a codebook a larger subset hardly steers better.
+            most = min(self.header.size // 2 + 1, MOST_OF_SUBSET) if self.header.size else 2**16
             return Grant(self.stop, uniform_atoms(bits, self.stop, frames, self.cost, most))
         return Grant(self.stop, 0, Matched(self.predicted[i], bits, self.cost(1)))
 
@@ -302,12 +308,13 @@ class Pacer:
 
 
 _SIDE_BITS = 2  # what a count costs on average, and
-_LEAST = 2  # bits per frame-step below which coding none of it is the better choice
+_LEAST = 2  # bits per frame-step below which coding none of it is the better choice;
+_FIRST = 4  # a GOP's first count needs a few more
 
 
 def _symbol_bits(record: int) -> int:
     """Bits of symbols that fit into a record of so many bytes, whatever its other fields hold."""
-    words = (record - 10 - len(bitstream.varint(max(0, record))) - 3) // 4
+    words = (record - 10 - len(bitstream.varint(max(0, record))) - 4) // 4
     return max(0, 32 * words - 1)
 
 

@@ -88,7 +88,7 @@ class GaussPrior:
         device: str = "cpu",
         gain: Tensor | None = None,
     ) -> None:
-        channels = len(tensors.get("group", ()))
+        channels = (tensors["group"].shape or (0,))[0] if "group" in tensors else 0
         for name, shape in _SHAPES.items():
             if name not in tensors or tensors[name].shape != (channels, *shape) or channels == 0:
                 got = tuple(tensors[name].shape) if name in tensors else "missing"
@@ -100,6 +100,8 @@ class GaussPrior:
         power = tensors["power"].double()
         if gain is None:
             gain = power.exp().mean().rsqrt().expand(channels)
+        if not (torch.isfinite(gain) & (gain > 0)).all():
+            raise ConfigError("gauss weights: the power spectrum is out of range")
         self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.metric)
         self.device = device
         self._group = tensors["group"].float().to(device)

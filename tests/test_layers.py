@@ -1,0 +1,116 @@
+"""Imports go downwards only, importing the package is cheap, and no file grows too long."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src/gvcc"
+# Lowest first. A module may import modules of lower layers only; modules of one layer do not
+# import each other.
+LAYERS = [
+    {"errors", "records"},
+    {"rng", "gop", "bitstream", "entropy", "colour"},
+    {"media", "flow", "codebook"},
+    {"priors"},
+    {"rate", "priors.gauss"},
+    {"codec"},
+    {"describe", "eval.metrics", "eval.clips", "train.data"},
+    {"train.gauss", "eval.sidebyside"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+BYTES_LAYER = {"errors", "records", "rng", "gop", "bitstream", "entropy"}
+
+
+def modules() -> dict[str, Path]:
+    """Module name below gvcc -> file; the package's own lazy __init__ is no layer."""
+    found = {}
+    for path in SRC.rglob("*.py"):
+        name = ".".join(path.relative_to(SRC).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return {n: p for n, p in found.items() if n not in ("__init__", "eval", "train")}
+
+
+def imports(source: str) -> set[str]:
+    """Every module that the source imports, wherever the statement stands."""
+    out = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            out |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            out |= {f"{node.module}.{a.name}" for a in node.names}
+    return out
+
+
+def own(source: str) -> set[str]:
+    """The gvcc modules among a source's imports."""
+    out = set()
+    for name in imports(source):
+        parts = name.removeprefix("gvcc.").split(".")
+        if name.startswith("gvcc.") and parts[0]:
+            for end in (2, 1):
+                if ".".join(parts[:end]) in LEVEL:
+                    out.add(".".join(parts[:end]))
+                    break
+    return out
+
+
+def upward(name: str, source: str) -> set[str]:
+    """The imports of module `name` that do not go down."""
+    return {o for o in own(source) if o != name and LEVEL[o] >= LEVEL[name]}
+
+
+def test_every_module_has_a_layer():
+    assert set(modules()) == set(LEVEL)
+
+
+def test_imports_go_down():
+    # priors/__init__ loads its table's modules inside functions: that is the table's purpose.
+    checked = {n: p.read_text() for n, p in modules().items() if n != "priors"}
+    bad = {n: up for n, source in checked.items() if (up := upward(n, source))}
+    assert bad == {}
+
+
+def test_the_check_finds_an_upward_import():
+    assert upward("flow", "from gvcc import codec\n") == {"codec"}
+    assert upward("gop", "def f():\n    import gvcc.media\n") == {"media"}
+    assert upward("rate", "from gvcc import flow\n") == set()
+
+
+@pytest.mark.parametrize("name", sorted(BYTES_LAYER))
+def test_bytes_layer_knows_no_torch(name):
+    names = imports(modules()[name].read_text())
+    assert not [n for n in names if n.split(".")[0] in ("torch", "av", "safetensors")]
+
+
+def test_import_is_cheap_and_without_torch():
+    code = (
+        "import time; t = time.perf_counter(); import gvcc; t = time.perf_counter() - t\n"
+        "import sys; assert 'torch' not in sys.modules and 'av' not in sys.modules; print(t)"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(times) < 0.3
+
+
+def test_public_names_resolve():
+    import gvcc
+
+    for name in gvcc.__all__:
+        assert getattr(gvcc, name) is not None
+    with pytest.raises(AttributeError):
+        gvcc.no_such_name  # noqa: B018
+
+
+def test_no_file_is_too_long():
+    long = {p.name: n for p in SRC.rglob("*.py") if (n := len(p.read_text().splitlines())) > 410}
+    assert long == {}

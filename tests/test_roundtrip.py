@@ -1,0 +1,211 @@
+"""decode(encode(v)) is the encoder's own reconstruction, bit for bit, in every combination."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import gvcc
+from gvcc import bitstream, codec, priors
+from gvcc.media import Video
+from gvcc.rate import PRESETS, EncodeConfig
+from gvcc.records import Audio, Colour, Packet
+
+
+def clip(frames=9, height=48, width=64, seed=0) -> Video:
+    """A moving smooth pattern: sines drifting over a gradient, different in each colour."""
+    rng = np.random.default_rng(seed)
+    t, y, x = np.meshgrid(*(np.arange(n) for n in (frames, height, width)), indexing="ij")
+    waves = [
+        np.sin(0.2 * x + 0.13 * y * f + 0.3 * t + rng.uniform(0, 6)) * 60 + 90 + x * 0.6
+        for f in (0.5, 1, 2)
+    ]
+    pixels = np.stack(waves, -1).clip(0, 255).astype(np.uint8)
+    return Video(pixels, Fraction(24))
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / ((a.astype(float) - b) ** 2).mean())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EncodeConfig(size=300),
+        EncodeConfig(size=300, seed=7, steps=12, gop=5),
+        EncodeConfig(atoms=4),
+        EncodeConfig(preset="paper", codebook=256, atoms=8),
+        EncodeConfig(preset="paper", codebook=256, size=400),
+        EncodeConfig(size=200, knob=1.0),
+        EncodeConfig(size=200, knob=2.0),
+    ],
+    ids=["default", "seed-steps-gop", "uniform", "paper", "paper-size", "knob1", "knob2"],
+)
+@pytest.mark.parametrize("shape", [(9, 48, 64), (1, 16, 16), (2, 17, 33)], ids=str)
+def test_decoder_shows_the_encoders_pictures(config, shape):
+    video = clip(*shape)
+    made = codec.encode(video, config)
+    back = codec.decode(made.data)
+    assert back.frames.shape == video.frames.shape
+    assert np.array_equal(back.frames, made.frames)
+    assert back.fps == video.fps
+
+
+def test_gops_end_to_end_and_last_one_short():
+    video = clip(34, 32, 32)
+    made = codec.encode(video, EncodeConfig(bpp=0.3))
+    stream = gvcc.inspect(made.data)
+    assert len(stream.gops) == 2
+    assert np.array_equal(codec.decode(made.data).frames, made.frames)
+    assert psnr(video.frames[33:], made.frames[33:]) > 12
+
+
+def test_more_bits_are_better_pictures():
+    video = clip(17, 64, 64)
+    quality = [
+        psnr(video.frames, codec.encode(video, EncodeConfig(bpp=b)).frames)
+        for b in (0.02, 0.1, 0.4, 1.6)
+    ]
+    assert quality == sorted(quality)
+    assert quality[-1] > quality[0] + 6
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("shape", [(9, 48, 64), (1, 17, 33), (40, 32, 48)], ids=str)
+@pytest.mark.parametrize("bpp", [0.15, 0.5, 2.0])
+def test_file_lands_just_under_its_target(preset, shape, bpp):
+    video = clip(*shape)
+    size = int(bpp * video.frames[..., 0].size / 8)
+    config = EncodeConfig(preset=preset, size=size, codebook=1024 if preset == "paper" else None)
+    try:
+        made = codec.encode(video, config)
+    except gvcc.TargetUnreachable as e:
+        assert e.smallest > size
+        return
+    assert len(made.data) <= size
+    assert size - len(made.data) <= max(64, size // 100)
+
+
+def test_all_three_targets_mean_the_same():
+    video = clip(9, 48, 64)
+    size = 2000
+    bits = 8 * size
+    by_size = codec.encode(video, EncodeConfig(size=size)).data
+    by_bpp = codec.encode(video, EncodeConfig(bpp=(bits + 0.01) / video.frames[..., 0].size)).data
+    kbps = (bits + 0.01) * 24 / 9 / 1000
+    by_kbps = codec.encode(video, EncodeConfig(kbps=kbps)).data
+    assert by_size == by_bpp == by_kbps
+
+
+def test_target_below_the_smallest_file():
+    video = clip(9, 48, 64)
+    with pytest.raises(gvcc.TargetUnreachable) as caught:
+        codec.encode(video, EncodeConfig(size=10))
+    smallest = caught.value.smallest
+    assert len(codec.encode(video, EncodeConfig(size=smallest)).data) == smallest
+    with pytest.raises(gvcc.TargetUnreachable):
+        codec.encode(video, EncodeConfig(size=smallest - 1))
+
+
+def test_audio_and_colour_travel():
+    packets = tuple(Packet(1024 * i, 1024, bytes([i] * (5 + i))) for i in range(4))
+    audio = Audio("aac", 48000, "stereo", Fraction(1, 48000), b"\x11\x90", packets)
+    video = dataclasses.replace(clip(), audio=audio, colour=Colour(6, 5, 6, True))
+    made = codec.encode(video, EncodeConfig(size=4000))
+    back = codec.decode(made.data)
+    assert back.audio == audio and back.colour == video.colour
+    assert 4000 - 64 <= len(made.data) <= 4000  # the sound is part of the target
+    assert codec.decode(codec.encode(video, EncodeConfig(audio=False)).data).audio is None
+
+
+def test_truncated_file_gives_its_whole_gops():
+    video = clip(12, 32, 32)
+    made = codec.encode(video, EncodeConfig(bpp=0.5, gop=5))
+    cut = made.data[:-3]
+    with pytest.raises(gvcc.Truncated) as caught:
+        codec.decode(cut)
+    assert caught.value.whole_gops == 2
+    part = codec.decode(cut, partial=True)
+    assert np.array_equal(part.frames, made.frames[:10])
+    with pytest.raises(gvcc.Truncated):
+        codec.decode(made.data[:60], partial=True)
+
+
+def test_wrong_weights_are_named():
+    made = codec.encode(clip(1, 16, 16), EncodeConfig())
+    prior = priors.load("gauss")
+    prior.spec = dataclasses.replace(prior.spec, digest=b"\xaa" * 8)
+    with pytest.raises(gvcc.PriorMismatch) as caught:
+        codec.decode(made.data, prior=prior)
+    assert "aa" * 8 in str(caught.value)
+    assert bitstream.parse(made.data).header.digest.hex() in str(caught.value)
+
+
+def test_drift_is_reported_as_a_number():
+    """A decoder whose latents are off reports by how much; an exact one reports 0."""
+    video = clip(9, 48, 64)
+    made = codec.encode(video, EncodeConfig(bpp=0.3))
+    prior = priors.load("gauss")
+    exact = prior.denoise
+    for error in (0.0, 0.5):
+        drifts = []
+        noise = np.random.default_rng(0).standard_normal(10**6)
+
+        def denoise(x, t, error=error, noise=noise):
+            return exact(x, t) + error * x.new_tensor(noise[: x.numel()]).reshape(x.shape)
+
+        prior.denoise = denoise
+        codec.decode(made.data, prior=prior, progress=lambda e: drifts.append(e.drift))  # noqa: B023
+        drift = max(d for d in drifts if d is not None)
+        assert drift == 0 if error == 0 else 0.1 < drift < 2
+
+
+DECODE = """
+import sys, hashlib, torch
+torch.set_num_threads(int(sys.argv[2]))
+import gvcc
+data = open(sys.argv[1], "rb").read()
+print(hashlib.sha256(gvcc.decode(data).frames.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_second_process_with_any_number_of_threads(tmp_path, preset, threads):
+    video = clip(17, 120, 200)
+    config = EncodeConfig(preset=preset, bpp=0.05, codebook=128 if preset == "paper" else None)
+    made = codec.encode(video, config)
+    path = tmp_path / "a.gvcc"
+    path.write_bytes(made.data)
+    run = [sys.executable, "-c", DECODE, str(path), str(threads)]
+    got = subprocess.run(run, capture_output=True, check=True, text=True).stdout.strip()
+    assert got == hashlib.sha256(made.frames.tobytes()).hexdigest()
+
+
+def test_progress_counts_steps_and_bytes():
+    events = []
+    made = codec.encode(clip(12, 32, 32), EncodeConfig(bpp=0.5, gop=5), progress=events.append)
+    assert [(e.gop, e.step) for e in events] == [(g, s) for g in range(3) for s in range(1, 21)]
+    assert all(e.gops == 3 and e.steps == 20 for e in events)
+    sizes = [e.bytes for e in events]
+    assert sizes == sorted(sizes) and abs(sizes[-1] - len(made.data)) < 40
+
+
+def test_knob_is_the_decoders_choice():
+    made = codec.encode(clip(), EncodeConfig(bpp=0.1))
+    sharp, soft = (codec.decode(made.data, knob=k).frames for k in (1.0, 2.0))
+    assert not np.array_equal(sharp, soft)
+    with pytest.raises(gvcc.ConfigError):
+        codec.decode(made.data, knob=3.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 16), (0, 16, 16)])
+def test_pictures_too_small_are_refused(shape):
+    with pytest.raises(gvcc.ConfigError):
+        codec.encode(Video(np.zeros((*shape, 3), np.uint8), Fraction(24)), EncodeConfig())
