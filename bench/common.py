@@ -19,7 +19,7 @@ CLIPS = ("akiyo_cif", "davis_blackswan", "davis_bmx-trees", "davis_dog", "vid4_c
 
 
 def clip(name: str, frames: int = 33, height: int = 256) -> Video:
-    """The first frames of an evaluation clip, Lanczos-scaled to `height`, width in multiples of 8."""
+    """The first frames of an evaluation clip, Lanczos-scaled to `height`, width a multiple of 8."""
     video = media.read(DATA / f"eval/{name}.mp4", frames=frames, audio=False)
     h, w = video.frames.shape[1:3]
     size = (round(w * height / h / 8) * 8, height)

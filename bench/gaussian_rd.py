@@ -112,7 +112,7 @@ for bits in (700, 1200, 1800, 2400, 2800, 3300, 4200, 6500, 10000):
     got = np.mean([run(prior, x0, "default", 1 + k, bits, None) for k, x0 in enumerate(sources)], 0)
     curves["default"].append(dict(zip(("bits", "mse", "power"), map(float, got), strict=True)))
     print("default", curves["default"][-1], flush=True)
-for m in (4, 10, 20, 28, 64):
+for m in (10, 20, 28, 64):
     got = run(prior, sources[0], "paper", 42, None, m)
     row = dict(zip(("bits", "mse", "power"), map(float, got), strict=True))
     curves["paper"].append(row | {"M": m, "bits_as_published": 17 * m * 15})

@@ -156,16 +156,16 @@ def test_profiles_are_interpolated_between_what_was_measured(errors, x):
 
 @pytest.mark.parametrize("path", [RF, VP], ids=["rf", "vp"])
 def test_the_profile_of_a_gaussian_source_is_the_known_one(path):
-    s = torch.logspace(-2, 2, 4096).double()
+    s = torch.logspace(-2, 2, 4096).double().reshape(4, 2, 16, 32)
     g = torch.Generator().manual_seed(1)
-    x0, eps = (torch.randn(4096, generator=g).sign().double() for _ in range(2))
+    x0, eps = (torch.randn(s.shape, generator=g).sign().double() for _ in range(2))
 
     def denoise(x, t):
         alpha, sigma = path(t)
         return x * (alpha * s / (alpha**2 * s + sigma**2))
 
     # Opposite noises make the mean of the two errors exact.
-    both = [rate.profile(denoise, path, s.sqrt() * x0, sign * eps) for sign in (1, -1)]
+    both = [rate.profile(denoise, path, s.sqrt() * x0, sign * eps, None) for sign in (1, -1)]
     for root, *errors in zip(NODES, *(p.errors for p in both), strict=True):
         assert sum(errors) / 2 == pytest.approx(float((s / (root**2 * s + 1)).sum()), rel=1e-6)
 
@@ -278,28 +278,33 @@ def test_matched_can_do_without_atoms():
 def test_steering_towards_x0_and_what_a_metric_makes_of_it():
     g = torch.Generator().manual_seed(2)
     x0, h = torch.randn(2, 4, 3, 5, 6, generator=g)
-    t, s = 0.8, 0.7
-    target, bits = rate.steering(x0, h, None, RF, t, s)
+    s = 0.7
+    target, lengths = rate.steering(x0, h, None, RF, s)
     assert target.shape == (3, 4 * 5 * 6)
     for f in range(3):
         r = (x0 - h)[:, f].flatten()
         assert torch.equal(target[f], r)
-        assert bits[f] == pytest.approx(flow.information(RF, t, s, float(r @ r)), rel=1e-5)
-    same, equal = rate.steering(x0, h, lambda r, snr: 7 * r, RF, t, s)
-    assert torch.allclose(same, 7 * target) and equal == pytest.approx(bits, rel=1e-5)
+        assert lengths[f] == pytest.approx(float(r @ r), rel=1e-5)
+    same, equal = rate.steering(x0, h, lambda r, snr: 7 * r, RF, s)
+    assert torch.allclose(same, 7 * target) and equal == pytest.approx(lengths, rel=1e-5)
 
     def metric(r, snr):
         assert snr == pytest.approx(flow.snr(RF, s))
         return r * torch.tensor([0.0, 1.0, 2.0, 0.0])[:, None, None, None]
 
-    weighted, less = rate.steering(x0, h, metric, RF, t, s)
+    weighted, less = rate.steering(x0, h, metric, RF, s)
     for f in range(3):
         r, w = (x0 - h)[:, f].flatten(), metric(x0 - h, flow.snr(RF, s))[:, f].flatten()
         assert torch.equal(weighted[f], w)
-        along = float((r @ w) ** 2 / (w @ w))
-        assert less[f] == pytest.approx(flow.information(RF, t, s, along), rel=1e-5)
-        assert less[f] < bits[f]
-    assert rate.steering(x0, x0, metric, RF, t, s)[1] == [0, 0, 0]
+        v = metric(metric(x0 - h, flow.snr(RF, s)), flow.snr(RF, s))[:, f].flatten()
+        along = float((w @ w) ** 3 / (w @ v) ** 2)
+        # The length is where the error measured by W is least.
+        weight = (v / w).nan_to_num(0)
+        error = [float((weight * (c * w - r) ** 2).sum()) for c in np.linspace(0, 2, 401)]
+        assert np.argmin(error) / 200 == pytest.approx((along / float(w @ w)) ** 0.5, abs=0.01)
+        assert less[f] == pytest.approx(along, rel=1e-5)
+        assert less[f] < lengths[f]
+    assert rate.steering(x0, x0, metric, RF, s)[1] == [0, 0, 0]
 
 
 # -- the file's account -----------------------------------------------------------------------

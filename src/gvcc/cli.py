@@ -2,25 +2,29 @@
 
 Stdout carries data (streams, tables, JSON), stderr progress and messages. Exit codes: 0 done,
 1 a file is damaged or cannot be read or written, 2 usage or a setting out of range, 3 the target
-size cannot be reached, 4 verification failed.
+size cannot be reached, 4 verification failed; 130 and 143 after Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from gvcc.errors import ConfigError, GvccError, TargetUnreachable, Truncated
+from gvcc.errors import ConfigError, GvccError, TargetUnreachable, Truncated, unknown
 
 if TYPE_CHECKING:
     from gvcc.codec import Event, Progress
@@ -37,19 +41,22 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Fit the priors that ship in the package.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+# No markup: names of files and strings from files may hold brackets.
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = Console(highlight=False, markup=False, emoji=False)
 
-Input = Annotated[str, typer.Argument(help="A file; '-' is stdin.")]
+Clip = Annotated[str, typer.Argument(
+    help="A video file, a folder of pictures, or '-' for y4m on stdin.")]  # fmt: skip
+Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; '-' is stdout.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ...")]
-Frames = Annotated[int | None, typer.Option(help="Only the first so many frames.", min=1)]
 
 
 def main() -> None:
     """Entry point: runs a command, turns the package's errors into a line and an exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
     try:
         app()
     except TargetUnreachable as e:
@@ -58,74 +65,81 @@ def main() -> None:
         _fail(e, 2)
     except GvccError as e:
         _fail(e, 1)
-    except BrokenPipeError:
-        sys.exit(1)
+    except OSError as e:
+        _fail(GvccError(f"{e.filename}: {e.strerror}" if e.filename else str(e)), 1)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    err.print(f"[red]gvcc:[/] {error}", soft_wrap=True, markup=True)
+    err.print(Text.assemble(("gvcc: ", "red"), str(error)), soft_wrap=True)
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    err.print(message, soft_wrap=True)
+
+
+@contextmanager
+def _progress(verb: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, if that is a terminal, that takes (what is under way, done, total)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    eta = (TextColumn("eta"), TimeRemainingColumn())
+    hidden = not err.is_terminal
+    with Progress(*columns, *eta, console=err, transient=True, disable=hidden) as bar:
+        task = bar.add_task(verb, total=None, state="")
+        yield lambda state, done, total: bar.update(task, state=state, completed=done, total=total)
 
 
 @contextmanager
 def _bar(verb: str) -> Iterator[Progress]:
-    """A progress bar on stderr that reads the codec's events: GOP, step, bytes and ETA."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, TextColumn("eta"), TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task(verb, total=None, state="")
-        worst = [0.0]
+    """Progress of the codec: GOP, step, bytes, ETA; a line per GOP if stderr is no terminal."""
+    told, worst = -1, 0.0
+    with _progress(verb) as update:
 
         def show(event: Event) -> None:
-            state = f"gop {event.gop + 1}/{event.gops}, step {event.step}/{event.steps}"
-            state += f", {event.bytes / 1000:.1f} kB"
-            done = event.gop * event.steps + event.step
-            bar.update(task, completed=done, total=event.gops * event.steps, state=state)
-            if event.drift is not None:
-                worst[0] = max(worst[0], event.drift)
+            nonlocal told, worst
+            state = f"gop {event.gop + 1}/{event.gops}, step {event.step}/{event.steps}, " \
+                    f"{event.bytes / 1000:.1f} kB"  # fmt: skip
+            update(state, event.gop * event.steps + event.step, event.gops * event.steps)
+            worst = max(worst, event.drift or 0.0)
+            if not err.is_terminal and event.step == event.steps and event.gop > told:
+                told = event.gop
+                _say(f"{verb}: {state}")
 
         yield show
-    if worst[0] > 0:
-        err.print(
-            f"[yellow]note:[/] this machine's latents differ from the encoder's by about "
-            f"{worst[0]:.3f} RMS (1 = the latents' own scale)"
-        )
+    if worst > 0:
+        _say(f"note: this machine's latents differ from the encoder's by about {worst:.3f} RMS "
+             "(1 = the latents' own scale)")  # fmt: skip
 
 
-@contextmanager
-def _stage(verb: str) -> Iterator[Any]:
-    """A progress bar for training: reports (stage, done, total)."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def _check_output(output: str, source: str | None, overwrite: bool, folder: bool = False) -> None:
+    """Refuse to write over the input, or over anything that exists unless told to.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TextColumn("eta"), TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task(verb, total=None)
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{verb}: {stage}", completed=done, total=total)
-
-        yield show
-
-
-def _check_output(output: str, inputs: list[str], overwrite: bool) -> None:
-    """Refuse to write over an input, or over any file unless told to."""
+    `folder`: the output is a folder; an empty one may exist.
+    """
     if output == "-":
         return
     target = Path(output)
-    for name in inputs:
-        if name != "-" and target.exists() and Path(name).exists() and target.samefile(name):
-            raise ConfigError(f"{output} is the input; choose another output")
-    if target.exists() and not overwrite:
-        raise ConfigError(f"{output} exists; -y replaces it")
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {output} does not exist")
+    if not target.exists():
+        return
+    if source not in (None, "-") and Path(source).exists() and target.samefile(source):
+        raise ConfigError(f"{output} is the input; choose another output")
+    if target.is_dir() != folder:
+        raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
+    if not overwrite and not (folder and not any(target.iterdir())):
+        raise ConfigError(f"{output} exists; -y replaces it")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
 
 
 def write_bytes(data: bytes, output: str) -> None:
@@ -135,17 +149,20 @@ def write_bytes(data: bytes, output: str) -> None:
         sys.stdout.buffer.flush()
         return
     target = Path(output).absolute()
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects of an output
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+        handle, name = tempfile.mkstemp(prefix=".gvcc-", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as e:
+        raise GvccError(f"{output}: cannot write: {e.strerror}") from None
 
 
 def read_bytes(name: str) -> bytes:
@@ -155,90 +172,104 @@ def read_bytes(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as e:
-        raise GvccError(f"{name}: {e.strerror}") from None
+        raise GvccError(f"{name}: cannot read: {e.strerror}") from None
+
+
+def _rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
+    """Size of a file in bytes against the frames [T,H,W,...] it holds."""
+    t, h, w = shape[:3]
+    kbps = 8 * size * float(fps) / t / 1000
+    return {"bytes": size, "bits_per_pixel": 8 * size / (t * h * w), "kbps": kbps}
 
 
 def _figures(data: bytes, video: Video) -> dict[str, Any]:
-    """Size of a file against the clip it holds."""
+    """What a report of encode or decode says of the file and its clip."""
     t, h, w, _ = video.frames.shape
-    return {
-        "bytes": len(data),
-        "frames": t,
-        "width": w,
-        "height": h,
-        "fps": str(video.fps),
-        "bits_per_pixel": 8 * len(data) / (t * h * w),
-        "kbps": 8 * len(data) * float(video.fps) / t / 1000,
-    }
+    clip = {"frames": t, "width": w, "height": h, "fps": str(video.fps)}
+    return clip | _rates(len(data), video.frames.shape, video.fps)
+
+
+_target = partial(typer.Option, rich_help_panel="Target (at most one)")
+_how = partial(typer.Option, rich_help_panel="How it is coded")
+_read = partial(typer.Option, rich_help_panel="What is read")
 
 
 @app.command()
 def encode(
-    source: Input,
+    source: Clip,
     output: Output,
     overwrite: Overwrite = False,
-    preset: Annotated[str, typer.Option(help="default (ours) or paper (GVCC as published).")]
-    = "default",
-    prior: Annotated[str, typer.Option(help="The generator that decodes.")] = "gauss",
-    bpp: Annotated[float | None, typer.Option(help="Target: bits per pixel.")] = None,
-    kbps: Annotated[float | None, typer.Option(help="Target: kilobits per second.")] = None,
-    size: Annotated[int | None, typer.Option(help="Target: bytes of the file.")] = None,
-    atoms: Annotated[int | None, typer.Option("-M", "--atoms",
+    bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
+    kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
+    size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
+    atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
-    codebook: Annotated[int | None, typer.Option("-K", "--codebook",
-        help="Size of the gaussian codebook.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all noise.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Network calls per GOP.")] = None,
-    gop: Annotated[int | None, typer.Option(help="Frames per GOP, 4k+1.")] = None,
-    knob: Annotated[float | None, typer.Option(
-        help="Default k for the decoder: 1 realism ... 2 fidelity.")] = None,
-    frames: Frames = None,
-    audio: Annotated[bool, typer.Option(help="Carry the audio track.")] = True,
-    matrix: Annotated[str | None, typer.Option(
-        help="Colour matrix of untagged input: bt709, bt601, bt2020nc.")] = None,
-    verify: Annotated[bool, typer.Option(
+    preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
+    prior: Annotated[str, _how(help="The generator that decodes.")] = "gauss",
+    codebook: Annotated[int | None, _how("-K", "--codebook",
+        help="Size of the gaussian codebook (preset paper).")] = None,
+    seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
+    steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
+    gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
+    knob: Annotated[float | None, _how(help="Default k for the decoder: "
+        "1 realism ... 2 fidelity.")] = None,
+    frames: Annotated[int | None, _read(min=1, help="Only the first so many frames.")] = None,
+    audio: Annotated[bool, _read(help="Carry the audio track.")] = True,
+    matrix: Annotated[str | None, _read(help="Colour matrix, whatever the file says: bt709, "
+        "bt601, bt2020nc.")] = None,
+    verify: Annotated[bool, typer.Option("--verify",
         help="Decode the finished file and compare with the encoder's pictures.")] = False,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Encode a video file. Without a target: 0.05 bits per pixel (default) or M = 64 (paper)."""
-    from gvcc import codec, media
+    from gvcc import codec, media, priors
     from gvcc.rate import EncodeConfig
 
-    _check_output(output, [source], overwrite)
+    _check_output(output, source, overwrite)
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
     config = EncodeConfig(preset=preset, prior=prior, bpp=bpp, kbps=kbps, size=size, atoms=atoms,
                           codebook=codebook, seed=seed, steps=steps, gop=gop, knob=knob,
                           audio=audio, device=device)  # fmt: skip
-    config.parameters()  # settings out of range are told before a long file is read
+    # Settings out of range are told before a long file is read.
+    config.parameters()
+    config.target(1, 1, 1, Fraction(1))
+    _check_device(device)
+    model = priors.load(prior, device)
     video = media.read(source, frames=frames, matrix=matrix, audio=audio)
     begin = time.monotonic()
     with _bar("encode") as bar:
-        made = codec.encode(video, config, progress=bar)
+        made = codec.encode(video, config, model, progress=bar)
     write_bytes(made.data, output)
     report = {"file": output, "preset": preset, "prior": prior, **_figures(made.data, video)}
     report["seconds"] = round(time.monotonic() - begin, 2)
+    problem = ""
     if verify:
-        with _bar("verify") as bar:
-            back = codec.decode(made.data if output == "-" else read_bytes(output),
-                                device=device, progress=bar)  # fmt: skip
-        report["verified"] = bool((back.frames == made.frames).all())
+        try:
+            data = made.data if output == "-" else read_bytes(output)
+            with _bar("verify") as bar:
+                back = codec.decode(data, model, device, progress=bar)
+            if back.frames.tobytes() != made.frames.tobytes():
+                problem = f"{output} does not decode to the encoder's own pictures"
+        except GvccError as e:
+            problem = f"{output} does not decode: {e}"
+        report["verified"] = not problem
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
-    err.print(
+    _say(
         f"{output}: {report['bytes']} bytes, {report['bits_per_pixel']:.4f} bit/pixel, "
         f"{report['kbps']:.2f} kbit/s; {report['frames']} frames {report['width']}x"
         f"{report['height']} in {report['seconds']:.1f} s"
         + (", verified" if report.get("verified") else "")
     )
-    if report.get("verified") is False:
-        _fail(GvccError(f"{output} does not decode to the encoder's own pictures"), 4)
+    if problem:
+        _fail(GvccError(problem), 4)
 
 
 @app.command()
 def decode(
-    source: Input,
+    source: Coded,
     output: Output,
     overwrite: Overwrite = False,
     knob: Annotated[float | None, typer.Option(
@@ -250,34 +281,41 @@ def decode(
 
     A truncated file gives the GOPs before the cut, and exit code 1.
     """
-    from gvcc import codec, media
+    from gvcc import bitstream, codec, media
 
-    _check_output(output, [source], overwrite or output.endswith("/"))
+    suffix = Path(output).suffix.lower()
+    folder = output != "-" and (suffix == "" or output.endswith("/"))
+    if output != "-" and not folder and suffix not in (known := (*media.MUXERS, ".png")):
+        raise unknown("suffix", suffix, known)
+    _check_output(output, source, overwrite, folder)
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
-    data = read_bytes(source)
-    begin, cut = time.monotonic(), None
+    data, cut = read_bytes(source), None
+    try:
+        header = bitstream.parse(data).header
+    except Truncated as e:
+        if not e.whole_gops:
+            raise
+        header, cut = bitstream.read_header(data)[0], e
+    if suffix == ".png" and not folder and header.frames > 1:
+        raise ConfigError(f"a .png holds one frame, not {header.frames}: use a name ending in '/'")
+    _check_device(device)
+    begin = time.monotonic()
     with _bar("decode") as bar:
-        try:
-            video = codec.decode(data, device=device, progress=bar, knob=knob)
-        except Truncated as e:
-            if not e.whole_gops:
-                raise
-            cut = e
-            video = codec.decode(data, device=device, progress=bar, knob=knob, partial=True)
+        video = codec.decode(data, None, device, progress=bar, partial=cut is not None, knob=knob)
     media.write(video, output, overwrite=overwrite)
     report = {"file": output, **_figures(data, video)}
     report["seconds"] = round(time.monotonic() - begin, 2)
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
-    err.print(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
-              f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
+    _say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
+         f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
     if cut is not None:
         raise cut
 
 
 @app.command()
-def inspect(source: Input, as_json: Json = False) -> None:
+def inspect(source: Coded, as_json: Json = False) -> None:
     """Show a file's header, its GOPs, and where the bits go. Needs no prior."""
     from gvcc import bitstream, describe
 
@@ -294,18 +332,21 @@ def compare(
     decoded: Annotated[str, typer.Argument(help="The decoded clip.")],
     stream: Annotated[str | None, typer.Option("--gvcc", help="The coded file, for its size.")]
     = None,
-    frames: Frames = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many frames.")]
+    = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """PSNR, MS-SSIM, VMAF and temporal consistency of a decoded clip (needs gvcc[eval])."""
-    from gvcc import describe, media
+    """PSNR, MS-SSIM, VMAF and temporal consistency of a decoded clip (needs the extra 'eval')."""
+    from gvcc import bitstream, describe, media
     from gvcc.eval import metrics
 
     ref = media.read(reference, frames=frames, audio=False)
     got = media.read(decoded, frames=frames, audio=False)
     figures = metrics.compare(ref.frames, got.frames, ref.fps)
     if stream is not None:
-        figures |= _figures(read_bytes(stream), got)
+        data = read_bytes(stream)
+        head = bitstream.read_header(data)[0]
+        figures |= _rates(len(data), (head.frames, head.height, head.width), head.fps)
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
@@ -338,8 +379,8 @@ def train_gauss(
     """Fit the analytic prior: Karhunen-Loeve bases and a power spectrum (a few minutes)."""
     from gvcc.train import gauss
 
-    _check_output(output, [], overwrite)
-    with _stage("train gauss") as progress:
+    _check_output(output, None, overwrite)
+    with _progress("train gauss") as progress:
         weights = gauss.fit(data, channels, seed, limit, progress)
     write_bytes(weights, output)
-    err.print(f"{output}: {len(weights)} bytes")
+    _say(f"{output}: {len(weights)} bytes")

@@ -94,10 +94,11 @@ class _Choose:
         if step >= self.stop:
             return None
         before, path = self.writer.total, flow.PATHS[self.header.path]
-        target, information = rate.steering(self.x0, x0hat, self.metric, path, t, s)
+        target, lengths = rate.steering(self.x0, x0hat, self.metric, path, s)
         if self.budget is None:
             counts = self.dealt[step]
         else:
+            information = [flow.information(path, t, s, e) for e in lengths]
             counts = self.budget.counts(step, information, self.model.cost)
             self.model.write(counts, self.writer)
         symbols = [
@@ -194,7 +195,7 @@ def _shape(x: Tensor) -> tuple[int, int, int, int]:
 
 def _profile(prior: Prior, header: Header, coder: Coder, gop: int, x0: Tensor) -> rate.Profile:
     eps = coder.initial(_shape(x0), gop)
-    return rate.profile(prior.denoise, flow.PATHS[header.path], x0, eps)
+    return rate.profile(prior.denoise, flow.PATHS[header.path], x0, eps, prior.spec.metric)
 
 
 def _load_named(header: Header, device: str) -> Prior:

@@ -62,8 +62,6 @@ def run(
         made = codec.encode(video, config, progress=progress)
     file, pictures = folder / "demo.gvcc", folder / "decoded"
     file.write_bytes(made.data)
-    for old in pictures.glob("*.png"):  # of an earlier run
-        old.unlink()
     command = [sys.executable, "-m", "gvcc", "decode", str(file), "-y", "-o", f"{pictures}/"]
     if subprocess.run(command).returncode:
         raise GvccError(f"the second process failed: {' '.join(command)}")

@@ -52,23 +52,29 @@ def as_dict(stream: Stream) -> dict[str, Any]:
 
 def show(stream: Stream, console: Console) -> None:
     """Three tables: header, GOPs, where the bytes go."""
-    from rich.table import Table
+    from rich.table import Column, Table
+
+    def numbers(*names: str) -> list[Column]:
+        return [Column(name, justify="right") for name in names]
 
     d = as_dict(stream)
     table = Table("field", "value", title=f"gvcc stream, version {d['version']}")
     for name, value in d["header"].items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif name == "audio" and (a := d["audio"]):
+            value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    table = Table("GOP", "frames", "coded steps", "bytes", "bit/pixel", "check (1/16)")
+    names = numbers("GOP", "frames", "coded steps", "bytes", "bit/pixel", "check (1/16)")
+    table = Table(*names)
     for i, g in enumerate(d["gops"]):
         table.add_row(
             str(i), f"{g['start']}-{g['start'] + g['frames'] - 1}", str(g["coded_steps"]),
             str(g["bytes"]), f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip
     console.print(table)
-    table = Table("where", "bytes", "share")
+    table = Table("where", *numbers("bytes", "share"))
     for name, size in d["where"].items():
         table.add_row(name, str(size), f"{size / d['bytes']:.1%}")
     table.add_row("total", str(d["bytes"]), "100%")
@@ -90,10 +96,10 @@ _LABELS = {
 
 def show_metrics(figures: dict[str, Any], console: Console) -> None:
     """A comparison as a table, with what could not be computed and why."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     size = f"{figures['frames']} frames of {figures['width']}x{figures['height']}"
-    table = Table("metric", "value", title=size)
+    table = Table("metric", Column("value", justify="right"), title=size)
     for name, label in _LABELS.items():
         if name in figures:
             v = figures[name]
