@@ -53,10 +53,10 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     coder = codec.make_coder(header, DIM, "cpu")
     config = rate.EncodeConfig(preset=preset, atoms=m if preset == "paper" else None,
                                size=None if bits is None else 200 + bits // 8)  # fmt: skip
+    metric = prior.metric if p["metric"] else None
     pacer = rate.Pacer(header, config, [1], None, coder.bits)
-    header = pacer.solve(header, lambda i: codec._profile(prior, header, coder, i, x0))
+    header = pacer.solve(header, lambda i: codec._profile(prior, header, coder, i, x0, metric))
     grant = pacer.grant(0)
-    metric = prior.metric if preset == "default" else None
     noise = codec._Choose(coder, header, 0, x0, metric, grant)
     x = codec._trajectory(prior, header, 0, tuple(x0.shape), coder, noise, lambda i, x: None)
     record = GopRecord(grant.stop, grant.atoms, (0, 0, 0, 0), noise.writer.finish())

@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gvcc.errors import ConfigError, GvccError, TargetUnreachable, Truncated, unknown
+from gvcc.errors import ConfigError, GvccError, MediaError, TargetUnreachable, Truncated, unknown
 
 if TYPE_CHECKING:
     from gvcc.codec import Event, Progress
@@ -58,7 +58,7 @@ def main() -> None:
     """Entry point: runs a command, turns the package's errors into a line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
     try:
-        app()
+        app(prog_name="gvcc")
     except TargetUnreachable as e:
         _fail(e, 3)
     except ConfigError as e:
@@ -237,7 +237,10 @@ def encode(
     config.target(1, 1, 1, Fraction(1))
     _check_device(device)
     model = priors.load(prior, device)
-    video = media.read(source, frames=frames, matrix=matrix, audio=audio)
+    try:
+        video = media.read(source, frames=frames, matrix=matrix, audio=audio)
+    except MediaError as e:
+        raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
     begin = time.monotonic()
     with _bar("encode") as bar:
         made = codec.encode(video, config, model, progress=bar)

@@ -67,11 +67,14 @@ def transform(x: Tensor) -> Tensor:
     """Walsh-Hadamard transform (unnormalised) of the rows of x [n, 2^k]: x @ sylvester(2^k).
 
     H of order a b is the Kronecker product of H_a and H_b, so it is applied as one small matrix
-    product per factor; each pass transforms the last factor and rotates it to the front.
+    product per factor, each along an axis of its own: nothing is transposed.
     """
     n, order = x.shape
-    for radix in reversed(_radices(order)):
-        x = (x.reshape(n, order // radix, radix) @ sylvester(radix, str(x.device))).mT
+    inner = order
+    for radix in _radices(order):
+        inner //= radix
+        h = sylvester(radix, str(x.device))
+        x = h @ x.reshape(-1, radix, inner) if inner > 1 else x.reshape(-1, radix) @ h
     return x.reshape(n, order)
 
 
@@ -124,13 +127,13 @@ class Hadamard:
         Greedy, a block of sections at a time: the part of r along the sum so far is taken out, for
         the next atom then gains most in <sum, r> / |sum|, which is what the fixed noise power makes
         of r. Where the atoms take up a good part of the frame, two more sweeps choose each block
-        again given all others.
+        again given all others; not in large frames, where the search is what takes the time.
         """
         out = np.zeros(m, dtype=np.int64)
         total, rest = torch.zeros_like(r), r
-        crowded = 32 * self.bits(m) > self.dim
+        crowded = 32 * self.bits(m) > self.dim and self.order <= 2**16
         for sweep in range(3 if crowded else 1):
-            for first in range(0, m, block := _block(m)):
+            for first in range(0, m, block := _block(m, self.order)):
                 part = slice(first, min(first + block, m))
                 diagonal = self._signs(first, part.stop - first, where)
                 if sweep:
@@ -171,9 +174,10 @@ def _rest(r: Tensor, total: Tensor) -> Tensor:
     return r - total * (torch.dot(r, total) / torch.dot(total, total).clamp(min=1))
 
 
-def _block(m: int) -> int:
-    """Sections searched at once: more is faster, and loses a little as their share of m grows."""
-    return max(1, min(16, m // 16))
+def _block(m: int, order: int) -> int:
+    """Sections searched at once: more is faster as long as they fit the cache, and loses a little
+    as their share of m grows."""
+    return max(1, min(2**20 // order, 16, m // 16))
 
 
 # -- gaussian ---------------------------------------------------------------------------------

@@ -193,9 +193,10 @@ def _shape(x: Tensor) -> tuple[int, int, int, int]:
     return c, f, h, w
 
 
-def _profile(prior: Prior, header: Header, coder: Coder, gop: int, x0: Tensor) -> rate.Profile:
+def _profile(prior: Prior, header: Header, coder: Coder, gop: int, x0: Tensor,
+             metric: priors.Metric | None) -> rate.Profile:  # fmt: skip
     eps = coder.initial(_shape(x0), gop)
-    return rate.profile(prior.denoise, flow.PATHS[header.path], x0, eps, prior.spec.metric)
+    return rate.profile(prior.denoise, flow.PATHS[header.path], x0, eps, metric)
 
 
 def _load_named(header: Header, device: str) -> Prior:
@@ -216,7 +217,7 @@ def _header(video: Video, config: EncodeConfig, prior: Prior) -> Header:
         rule=p["rule"], coder=p["coder"], allocation=p["allocation"], size=p["size"],
         seed=p["seed"], steps=p["steps"], tail=p["tail"],
         shift=3.0 if p["shift"] is None else p["shift"], g_scale=p["g_scale"],
-        knob=round(64 * (config.knob or spec.knob)) / 64, multistep=p["multistep"],
+        knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
         audio=config.audio and video.audio is not None,
     )  # fmt: skip
     try:
@@ -247,13 +248,14 @@ def encode(video: Video, config: EncodeConfig | None = None, prior: Prior | None
     audio = video.audio if header.audio else None
     coder = make_coder(header, latents[0][:, 0].numel(), config.device)
     pacer = rate.Pacer(header, config, [x.shape[1] for x in latents], audio, coder.bits)
-    header = pacer.solve(header, lambda i: _profile(prior, header, coder, i, latents[i]))
+    metric = prior.spec.metric if config.parameters()["metric"] else None
+    header = pacer.solve(header, lambda i: _profile(prior, header, coder, i, latents[i], metric))
 
     head = bitstream.write_header(header)
     parts, shown = [head], []
     for i, (plan, x0) in enumerate(zip(plans, latents, strict=True)):
         grant = pacer.grant(i)
-        noise = _Choose(coder, header, i, x0, prior.spec.metric, grant)
+        noise = _Choose(coder, header, i, x0, metric, grant)
         done = sum(map(len, parts))
 
         def observe(step: int, _: Tensor, i: int = i, done: int = done, n: _Choose = noise) -> None:

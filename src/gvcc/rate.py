@@ -28,11 +28,11 @@ DEFAULT_BPP = 0.05
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
         coder="hadamard", rule="posterior", allocation="matched", steps=20, tail=4, shift=None,
-        g_scale=0.0, multistep=True, seed=1, atoms=None, size=0,
+        g_scale=0.0, multistep=True, seed=1, atoms=None, size=0, knob=None, metric=True,
     ),
     "paper": dict(
         coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
-        g_scale=3.0, multistep=False, seed=42, atoms=64, size=16384,
+        g_scale=3.0, multistep=False, seed=42, atoms=64, size=16384, knob=1.0, metric=False,
     ),
 }  # fmt: skip
 

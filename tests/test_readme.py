@@ -1,0 +1,55 @@
+"""What the README says works: its Python example runs, its commands and files exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    size, shape = re.match(r"(\d+) (\(.*?\)) 24\n", run.stdout).groups()
+    assert 1200 - 64 <= int(size) <= 1200 and shape == "(9, 64, 96, 3)"
+
+
+def test_a_path_is_as_good_as_a_video(tmp_path):
+    import numpy as np
+
+    import gvcc
+    from gvcc import media
+
+    frames = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3)).astype(np.uint8)
+    media.write(gvcc.Video(frames, 24), tmp_path / "a.y4m")
+    data = gvcc.encode(str(tmp_path / "a.y4m"), gvcc.EncodeConfig(size=300))
+    assert gvcc.decode(data).frames.shape == frames.shape
+
+
+def options(command: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", command))
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "inspect", "compare"])
+def test_every_option_named_exists(verb):
+    uses = re.findall(rf"gvcc {verb} [^\n|#`]*", README)
+    assert uses
+    run = [sys.executable, "-m", "gvcc", verb, "--help"]
+    known = options(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert options(" ".join(uses)) <= known
+
+
+def test_every_file_linked_exists():
+    links = [x for x in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in x]
+    assert links and all((ROOT / x).exists() for x in links)
+
+
+def test_no_result_is_missing():
+    assert "RESULTS" not in README
