@@ -177,7 +177,11 @@ def write_gop(record: GopRecord, index: int, header: bytes) -> bytes:
 
 
 def write_audio(audio: Audio, index: int, header: bytes) -> bytes:
-    """The audio record; `index` is its position among the records."""
+    """The audio record; `index` is its position among the records. Raises FormatError for a name
+    that a reader would refuse."""
+    for name in (audio.codec, audio.layout):
+        if not _is_name(name.encode()):
+            raise Unsupported(f"audio named {name!r} cannot be carried")
     parts = [_blob(audio.codec.encode("ascii")), _blob(audio.layout.encode("ascii"))]
     parts += map(varint, (audio.rate, audio.time_base.numerator, audio.time_base.denominator))
     parts += [_blob(audio.extradata), varint(len(audio.packets))]
@@ -199,6 +203,10 @@ def write(stream: Stream) -> bytes:
 
 
 # -- reading ----------------------------------------------------------------------------------
+
+
+def _is_name(raw: bytes) -> bool:
+    return len(raw) <= 64 and all(33 <= c < 127 for c in raw)
 
 
 class _Cursor:
@@ -232,9 +240,9 @@ class _Cursor:
     def blob(self, what: str) -> bytes:
         return self.take(self.varint(what), what)
 
-    def text(self, what: str, longest: int = 64) -> str:
+    def text(self, what: str) -> str:
         raw = self.blob(what)
-        if len(raw) > longest or not all(33 <= c < 127 for c in raw):
+        if not _is_name(raw):
             raise Corrupt(f"{what} is not a name")
         return raw.decode("ascii")
 

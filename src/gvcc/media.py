@@ -278,6 +278,11 @@ def _gather(shots: list[np.ndarray], index: list[int]) -> np.ndarray:
     return frames
 
 
+# PyAV's names for channels without positions, as PCM in Matroska has them -> the usual layout.
+_USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+_LAYOUTS = {f"{n} channels": name for n, name in enumerate(_USUAL, start=1)}
+
+
 def _track(sound: Any, packets: list[Any], start: Fraction, end: Fraction | None) -> Audio:
     """The audio of the pictures from `start` seconds on, for `end` seconds (None: to the end)."""
     context, base = sound.codec_context, sound.time_base
@@ -294,7 +299,7 @@ def _track(sound: Any, packets: list[Any], start: Fraction, end: Fraction | None
     return Audio(
         codec=context.codec.canonical_name,
         rate=context.sample_rate,
-        layout=context.layout.name,
+        layout=_LAYOUTS.get(context.layout.name, context.layout.name),
         time_base=base,
         extradata=context.extradata or b"",
         packets=tuple(kept),

@@ -1,0 +1,288 @@
+"""The command line: what it refuses, damage, verification, and no half files."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_runner import GVCC, Run
+
+import gvcc
+from gvcc import cli, codec, colour, media
+from gvcc.media import Video
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+@dataclass
+class Refused:
+    args: str
+    code: int
+    message: str
+
+
+_REFUSED = [
+    Refused("encode CLIP -o OLD", 2, "exists; -y replaces it"),
+    Refused("decode CODED -o OLD", 2, "exists; -y replaces it"),
+    Refused("decode CODED -o FULL/", 2, "exists; -y replaces it"),
+    Refused("train gauss DIR -o OLD", 2, "exists; -y replaces it"),
+    Refused("encode CLIP -y -o CLIP", 2, "is the input"),
+    Refused("decode CODED.y4m -y -o CODED.y4m", 2, "is the input"),
+    Refused("encode CLIP -o DIR/none/a.gvcc", 2, "the folder of"),
+    Refused("decode CODED -o DIR/none/a.mp4", 2, "the folder of"),
+    Refused("encode CLIP -y -o FULL", 2, "is a folder"),
+    Refused("decode CODED -y -o OLD/", 2, "is not a folder"),
+    Refused("decode CODED -o DIR/a.mp5", 2, "did you mean '.mp4'?"),
+    Refused("encode CLIP -o NEW --preset papr", 2, "did you mean 'paper'?"),
+    Refused("encode CLIP -o NEW --prior gaus", 2, "did you mean 'gauss'?"),
+    Refused("encode CLIP -o NEW --bpp 1 --size 900", 2, "give one target, not bpp and size"),
+    Refused("encode CLIP -o NEW --bpp 0", 2, "bpp is 0.0, expected a number above 0"),
+    Refused("encode CLIP -o NEW --kbps nan", 2, "kbps is nan"),
+    Refused("encode CLIP -o NEW -M 8 --size 900", 2, "M fixes the size"),
+    Refused("encode CLIP -o NEW -K 64", 2, "preset 'paper'"),
+    Refused("encode CLIP -o NEW --steps 1000", 2, "steps is 1000, expected 5 to 255"),
+    Refused("encode CLIP -o NEW --seed -1", 2, "seed is -1, expected 0 to"),
+    Refused("encode CLIP -o NEW --knob 3", 2, "knob is 3.0, expected 1 to 2"),
+    Refused("encode CLIP -o NEW --gop 4", 2, "GOP length 4 is not 1 modulo 4"),
+    Refused("encode CLIP -o NEW --matrix bt70", 2, "bt709"),
+    Refused("encode CLIP -o NEW --device tpu0", 2, "device 'tpu0'"),
+    Refused("decode CODED -o DIR/a.mp4 --device tpu0", 2, "device 'tpu0'"),
+    Refused("train gauss DIR -o NEW", 2, "no video files below"),
+    Refused("compare CLIP SMALL", 2, "9"),
+    Refused("encode CLIP -o NEW --size 20", 3, "the smallest file is "),
+    Refused("encode DIR/none.mp4 -o NEW", 1, "none.mp4: cannot read: No such file"),
+    Refused("encode OLD -o NEW", 1, "old.y4m: cannot read: "),
+    Refused("encode CODED -o NEW", 1, "clip.gvcc: cannot read: "),
+    Refused("encode - -o NEW", 1, "stdin must be y4m"),
+    Refused("decode OLD -o DIR/a.mp4", 1, "not a gvcc stream"),
+    Refused("decode CLIP -o DIR/a.mp4", 1, "not a gvcc stream"),
+    Refused("decode - -o DIR/a.mp4", 1, "not a gvcc stream"),
+    Refused("decode DIR/none -o DIR/a.mp4", 1, "none: cannot read: No such file"),
+    Refused("inspect DIR", 1, "cannot read: Is a directory"),
+    Refused("inspect OLD", 1, "not a gvcc stream"),
+    Refused("compare CLIP OLD", 1, "cannot read"),
+    Refused("compare CLIP CLIP --gvcc OLD", 1, "not a gvcc stream"),
+]
+
+
+@pytest.mark.parametrize("case", _REFUSED, ids=lambda c: c.args)
+def test_refused_with_one_line_and_nothing_written(
+    run: Run, clip: Path, coded: Path, tmp_path: Path, case: Refused
+) -> None:
+    (tmp_path / "old.y4m").write_bytes(b"no video")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "00000.png").write_bytes(b"")
+    (tmp_path / "clip.gvcc.y4m").write_bytes(coded.read_bytes())
+    small = media.read(clip, frames=2)
+    media.write(small, clip.with_name("small.y4m"), overwrite=True)
+    names = {
+        "CODED.y4m": tmp_path / "clip.gvcc.y4m", "CODED": coded, "CLIP": clip,
+        "SMALL": clip.with_name("small.y4m"), "OLD": tmp_path / "old.y4m", "NEW": tmp_path / "new",
+        "FULL": tmp_path / "full", "DIR": tmp_path / "empty",
+    }  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    words = case.args.split()
+    for name, path in names.items():
+        words = [re.sub(rf"^{re.escape(name)}(?=/|$)", str(path), w) for w in words]
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = run(*words)
+    assert (done.code, done.out) == (case.code, b"")
+    assert case.message in done.err
+    assert done.err.startswith("gvcc: ") and done.err.count("\n") == 1
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_the_smallest_size_that_is_named_is_reachable(run: Run, clip: Path, tmp_path: Path) -> None:
+    done = run("encode", clip, "-o", tmp_path / "a", "--size", "20")
+    found = re.search(r"20 bytes cannot be reached; the smallest file is (\d+) bytes", done.err)
+    assert done.code == 3 and found
+    size = found[1]
+    assert run("encode", clip, "-o", tmp_path / "a", "--size", str(int(size) - 1)).code == 3
+    assert run("encode", clip, "-o", tmp_path / "a", "--size", size).code == 0
+    assert (tmp_path / "a").stat().st_size == int(size)
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (
+            ("encode", "a", "-o", "b", "--presett", "paper"),
+            "No such option: --presett (Possible options: --preset)",
+        ),
+        (("encode", "a", "-o", "b", "--bp", "1"), "Possible options: --bpp"),
+        (("encod", "a"), "Did you mean 'encode'"),
+        (("inspec", "a"), "Did you mean 'inspect'?"),
+        (("train", "gaus"), "Did you mean 'gauss'?"),
+        (("encode", "a"), "Missing option"),
+        (("decode",), "Missing argument"),
+        (("encode", "a", "-o", "b", "--size", "2k"), "Invalid value for '--size': "),
+        (("encode", "a", "-o", "b", "--frames", "0"), "Invalid value for '--frames': "),
+    ],
+)
+def test_slips_get_a_hint_and_exit_code_2(run: Run, args: tuple[str, ...], hint: str) -> None:
+    done = run(*args)
+    text = " ".join(done.err.replace("│", " ").split())
+    assert (done.code, done.out) == (2, b"") and hint in text
+
+
+@pytest.mark.parametrize("name", ["[red]a", "[/]a", "a:cat:[eval]", "b c"])
+def test_names_are_shown_as_they_are(run: Run, clip: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / f"{name}.gvcc"
+    target.parent.mkdir(exist_ok=True)
+    assert f"{target}: " in run("encode", clip, "-o", target).err
+    assert f"gvcc: {target} exists" in run("encode", clip, "-o", target).err
+
+
+def test_a_missing_extra_is_named_whole(
+    run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    done = run("compare", clip, clip)
+    assert done.code == 0 and "pip install 'gvcc[eval]'" in " ".join(done.out.decode().split())
+
+
+# -- damage -----------------------------------------------------------------------------------
+
+
+def test_a_truncated_file_gives_its_whole_gops_and_exit_code_1(
+    run: Run, coded: Path, tmp_path: Path
+) -> None:
+    data = coded.read_bytes()
+    cut, back = tmp_path / "cut.gvcc", tmp_path / "back"
+    cut.write_bytes(data[:-1])
+    done = run("decode", cut, "-o", f"{back}/", "--json")
+    assert done.code == 1
+    assert "gvcc: " in done.err and "1 of 2 GOPs are whole" in done.err
+    assert json.loads(done.out)["frames"] == 5
+    want = gvcc.decode(data).frames[:5]
+    assert np.array_equal(media.read(back).frames, want)
+
+    cut.write_bytes(data[:70])
+    done = run("decode", cut, "-o", tmp_path / "none.mp4")
+    assert done.code == 1 and "0 of 2 GOPs are whole" in done.err
+    assert not (tmp_path / "none.mp4").exists()
+    done = run("inspect", cut)
+    assert done.code == 1 and done.err.count("\n") == 1
+
+
+def test_a_damaged_file_is_refused_before_anything_is_written(
+    run: Run, coded: Path, tmp_path: Path
+) -> None:
+    data = bytearray(coded.read_bytes())
+    data[-20] ^= 1
+    done = run("decode", "-", "-o", tmp_path / "a.mp4", stdin=bytes(data))
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == "gvcc: the checksum of record 1 does not match\n"
+    assert not list(tmp_path.iterdir())
+
+
+# -- verification -----------------------------------------------------------------------------
+
+
+def test_verify(run: Run, clip: Path, tmp_path: Path) -> None:
+    done = run("encode", clip, "-o", tmp_path / "a.gvcc", "--verify")
+    assert done.code == 0 and done.err.endswith(", verified\n")
+    assert "verify: gop 1/1, step 20/20" in done.err
+
+
+@pytest.mark.parametrize("fault", ["one value", "a frame", "an error"])
+def test_verify_finds_what_does_not_decode_to_the_same(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    real = codec.decode
+
+    def decode(*args: Any, **kwargs: Any) -> Video:
+        video = real(*args, **kwargs)
+        if fault == "an error":
+            raise gvcc.Corrupt("bad")
+        if fault == "a frame":
+            return Video(video.frames[:-1], video.fps)
+        video.frames[3, 4, 5, 1] ^= 1
+        return video
+
+    monkeypatch.setattr(codec, "decode", decode)
+    done = run("encode", clip, "-o", tmp_path / "a.gvcc", "--verify", "--json")
+    assert done.code == 4
+    assert json.loads(done.out)["verified"] is False
+    assert "does not decode" in done.err and ", verified" not in done.err
+
+
+# -- no half files ----------------------------------------------------------------------------
+
+
+def test_a_failing_write_leaves_nothing(
+    run: Run, clip: Path, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(cli.os, "replace", full)
+        done = run("encode", clip, "-o", tmp_path / "a.gvcc")
+    assert done.code == 1 and done.err.endswith("a.gvcc: cannot write: No space left on device\n")
+    with monkeypatch.context() as m:
+        m.setattr(colour, "pngs", full)
+        done = run("decode", coded, "-o", tmp_path / "pictures")
+    assert done.code == 1 and "No space left on device" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", ["encode", "write", "decode", "pictures"])
+def test_ctrl_c_leaves_nothing(
+    run: Run, clip: Path, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    module, name = {
+        "encode": (codec, "encode"), "write": (cli.os, "replace"),
+        "decode": (codec, "decode"), "pictures": (colour, "pngs"),
+    }[stage]  # fmt: skip
+    monkeypatch.setattr(module, name, stop)
+    if stage in ("encode", "write"):
+        done = run("encode", clip, "-o", tmp_path / "a.gvcc")
+    else:
+        done = run("decode", coded, "-o", f"{tmp_path}/pictures/")
+    assert (done.code, done.out) == (130, b"")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_killed_encode_leaves_nothing(
+    large: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [*GVCC, "encode", str(large), "-o", str(tmp_path / "a.gvcc"), "--gop", "1", "-M", "4"]
+    process = subprocess.Popen(
+        [*command, "--steps", "60", "--frames", "9"],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
+    )
+    assert process.stderr is not None
+    with process:
+        first = process.stderr.readline()
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert first.startswith(b"encode: gop 1/9, step 60/60")
+    assert process.returncode == code
+    assert b"Traceback" not in rest
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["inspect", "decode"])
+def test_a_reader_that_goes_away(coded: Path, command: str) -> None:
+    args = [*GVCC, command, str(coded), *(["-o", "-"] if command == "decode" else [])]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process:
+        text = process.stderr.read()
+    assert process.returncode == 1
+    assert b"Traceback" not in text and b"Exception ignored" not in text
