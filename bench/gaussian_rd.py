@@ -10,6 +10,7 @@ every coefficient, minimum over q_i = 2^(-2 R_i) of sum R_i with sum 2 S_i (1 - 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from fractions import Fraction
 
@@ -98,6 +99,7 @@ def at_mse(rows: list[dict], key: str) -> float:
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--draws", type=int, default=4, help="sources for preset default")
+parser.add_argument("--keep-paper", action="store_true", help="keep the (slow) curve of paper")
 args = parser.parse_args()
 s = 1 / torch.arange(1, DIM + 1).double()
 s = (s / s.mean())[torch.randperm(DIM, generator=torch.Generator().manual_seed(5))]
@@ -112,7 +114,9 @@ for bits in (700, 1200, 1800, 2400, 2800, 3300, 4200, 6500, 10000):
     got = np.mean([run(prior, x0, "default", 1 + k, bits, None) for k, x0 in enumerate(sources)], 0)
     curves["default"].append(dict(zip(("bits", "mse", "power"), map(float, got), strict=True)))
     print("default", curves["default"][-1], flush=True)
-for m in (10, 20, 28, 64):
+if args.keep_paper:
+    curves["paper"] = json.loads((RESULTS / "gaussian_rd.json").read_text())["curves"]["paper"]
+for m in () if args.keep_paper else (10, 20, 28, 64):
     got = run(prior, sources[0], "paper", 42, None, m)
     row = dict(zip(("bits", "mse", "power"), map(float, got), strict=True))
     curves["paper"].append(row | {"M": m, "bits_as_published": 17 * m * 15})

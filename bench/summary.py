@@ -27,7 +27,7 @@ def clips() -> str:
             "encode_s", "decode_s")  # fmt: skip
     rows = [[c["clip"], *(c[k] for k in keys)] for c in d["clips"]]
     return (
-        f"## Whole clips at their own size\n\n`gvcc encode --bpp {d['bpp']}`, prior {d['prior']}, "
+        f"## Clips at their own size\n\n`gvcc encode --bpp {d['bpp']}`, prior {d['prior']}, "
         f"preset {d['preset']}; sizes are of the real file, PSNR (RGB) of the decoded mp4. Times: "
         "on two cores shared with other work (bench/eval_clips.py).\n\n"
         + table(["clip", *keys], rows)
@@ -80,8 +80,8 @@ def autoencoder() -> str:
     rows.append(["mean", *(d["mean"][k] for k in keys)])
     return (
         f"## Autoencoder of `gauss`\n\n{d['frames']} frames, {d['height']} px height, PSNR (RGB), "
-        "in dB. The bound columns are Karhunen-Loeve bases fitted to the very clip: no linear block "
-        "basis of so many channels can do better there (bench/autoencoder.py).\n\n"
+        "in dB. The bound columns are Karhunen-Loeve bases fitted to the very clip: no linear "
+        "block basis of so many channels can do better there (bench/autoencoder.py).\n\n"
         + table(["clip", *(k.removesuffix("_db").replace("_", " ") for k in keys)], rows)
     )
 
