@@ -62,7 +62,8 @@ def test_a_target_is_a_number_above_zero(name, value):
 def test_presets():
     paper = EncodeConfig(preset="paper").parameters()
     want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
-                g_scale=3.0, multistep=False, seed=42, atoms=64, size=16384)  # fmt: skip
+                g_scale=3.0, multistep=False, seed=42, atoms=64, size=16384, knob=1.0,
+                metric=False)  # fmt: skip
     assert paper == want
     default = EncodeConfig().parameters()
     assert (default["coder"], default["allocation"]) == ("hadamard", "matched")
