@@ -103,6 +103,12 @@ def test_all_three_targets_mean_the_same():
     assert by_size == by_bpp == by_kbps
 
 
+@pytest.mark.parametrize("size", [75, 80, 90, 119, 150, 200])
+def test_a_tiny_last_gop_does_not_break_the_target(size):
+    video = clip(34, 33, 17)
+    assert size - 64 <= len(codec.encode(video, EncodeConfig(size=size)).data) <= size
+
+
 def test_target_below_the_smallest_file():
     video = clip(9, 48, 64)
     with pytest.raises(gvcc.TargetUnreachable) as caught:

@@ -284,7 +284,8 @@ class Pacer:
         if audio is not None:
             fixed += len(bitstream.write_audio(audio, len(latent_frames), head))
         empty = bitstream.write_gop(GopRecord(0, 0, (0,) * bitstream.CHECKS, b""), 0, head)
-        smallest = fixed + len(empty) * len(latent_frames)
+        self.empty = len(empty)
+        smallest = fixed + self.empty * len(latent_frames)
         target = config.target(header.frames, header.height, header.width, header.fps)
         if target is None and header.allocation == "matched":
             pixels = header.frames * header.height * header.width
@@ -317,7 +318,9 @@ class Pacer:
         if self.left is None:
             return Grant(self.stop, self.atoms * self.stop * self.latent_frames[i])
         weights = [sum(p) for p in self.predicted[i:]]
-        bits = _symbol_bits(math.floor(self.left * weights[0] / sum(weights)))
+        # Every GOP still to come needs at least an empty record.
+        spare = self.left - self.empty * len(weights)
+        bits = _symbol_bits(self.empty + math.floor(spare * weights[0] / sum(weights)))
         frames = self.latent_frames[i]
         if bits < _LEAST * self.stop * frames + _FIRST:
             return Grant(0)
