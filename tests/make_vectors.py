@@ -1,7 +1,7 @@
 """Writes tests/vectors anew; run by hand, on purpose, from anywhere:
 
 python tests/make_vectors.py          all of them
-python tests/make_vectors.py gauss    only these valid ones (after refitting a shipped prior)
+python tests/make_vectors.py nano     only these valid ones (after refitting a shipped prior)
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "tiny": tiny_prior.load,
     "tiny-vp": lambda: tiny_prior.load("vp"),
     "gauss": lambda: priors.load("gauss"),
+    "nano": lambda: priors.load("nano"),
 }
 SOUND = Audio(
     "opus", 48000, "mono", Fraction(1, 48000), b"OpusHead",
@@ -92,6 +93,10 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "gauss": (
         "the prior gauss as shipped; follows its weights",
         "gauss", (5, 16, 24), dict(preset="short", size=110, gop=5), {},
+    ),
+    "nano": (
+        "the prior nano as shipped; follows its weights",
+        "nano", (5, 40, 56), dict(preset="short", size=160, gop=5), {},
     ),
 }  # fmt: skip
 

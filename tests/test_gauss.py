@@ -12,7 +12,8 @@ from safetensors.torch import save as save_safetensors
 from gvcc import flow
 from gvcc.errors import ConfigError
 from gvcc.priors import gauss
-from gvcc.priors.gauss import GaussPrior, dct3, resample_spectrum
+from gvcc.priors.gauss import GaussPrior
+from gvcc.priors.spectrum import dct3, resample_spectrum
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_a_spectrum_is_itself_at_its_own_size():
         assert torch.equal(same, log_power.double())
     prior = GaussPrior(weights(), bytes(8))
     s = prior.spectrum((9, 32, 32))
-    assert s.double().log() == pytest.approx(prior._log_power, abs=1e-5)
+    assert s.double().log() == pytest.approx(prior.model._log_power, abs=1e-5)
     assert float(s.double().mean()) == pytest.approx(1, rel=1e-5)
 
 

@@ -75,6 +75,7 @@ def encode(
 def decode(
     data: bytes,
     *,
+    prior: str | None = None,
     device: str = "cpu",
     limits: Limits | None = None,
     partial: bool = False,
@@ -84,14 +85,14 @@ def decode(
     """Decode a file made by `encode`: frames uint8 [T,H,W,3], frame rate, colour and audio.
 
     With `partial`, a truncated file gives the whole GOPs before the cut. `knob` from 1 (realism)
-    to 2 (fidelity) overrides the file's own, at no cost in bits. Raises FormatError for
-    foreign or damaged bytes and PriorMismatch if the file needs a prior that is not here.
+    to 2 (fidelity) overrides the file's own, at no cost in bits. `prior` ("nano:FILE") is needed
+    only for a file made with weights of one's own. Raises FormatError for foreign or damaged bytes
+    and PriorMismatch if the file needs a prior that is not here.
     """
-    from gvcc import codec
+    from gvcc import codec, priors
 
-    return codec.decode(
-        data, device=device, limits=limits, partial=partial, knob=knob, progress=progress
-    )
+    model = None if prior is None else priors.load(prior, device)
+    return codec.decode(data, model, device, limits, progress, partial, knob)
 
 
 def inspect(data: bytes) -> Stream:

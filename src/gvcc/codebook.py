@@ -152,7 +152,7 @@ class Hadamard:
     def replay(self, symbols: Symbols, where: Where) -> Tensor:
         """z [D]: the sum of the signed atoms, divided by its root mean square.
 
-        The sum and the sum of its squares are whole numbers below 2^53 and 2^24 and so exact in
+        The sum and the sum of its squares are whole numbers below 2^24 and 2^53 and so exact in
         any order of addition; the one division is correctly rounded.
         """
         total = torch.zeros(self.dim, device=self.device)

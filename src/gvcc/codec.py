@@ -27,8 +27,6 @@ from gvcc.rate import EncodeConfig
 from gvcc.records import Audio
 from gvcc.rng import Purpose
 
-_RECORD = 1 + 1 + 4 + 1 + 4  # bytes of an empty GOP record besides its length field
-
 
 @dataclass(frozen=True)
 class Event:

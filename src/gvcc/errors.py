@@ -50,6 +50,10 @@ class MediaError(GvccError, ValueError):
     """A video file cannot be read or written."""
 
 
+class TrainingError(GvccError, ArithmeticError):
+    """A training run has left the finite numbers."""
+
+
 class TargetUnreachable(GvccError, ValueError):
     """The target size is below the smallest possible file. `smallest` is that size in bytes."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvcc import bitstream, flow
+from gvcc import bitstream, flow, priors
 from gvcc.bitstream import GopRecord, Header
 from gvcc.codebook import MOST_OF_SUBSET
 from gvcc.errors import ConfigError, TargetUnreachable, unknown
@@ -48,7 +48,7 @@ class EncodeConfig:
     """
 
     preset: str = "default"
-    prior: str = "gauss"
+    prior: str = priors.DEFAULT
     bpp: float | None = None
     kbps: float | None = None
     size: int | None = None
@@ -137,8 +137,8 @@ def steering(
 
     With a steering metric W the atoms are chosen against w = W r. How far to go along w: to where
     the error measured by W, <c w - r, W (c w - r)>, is least: c = <w, w> / <w, W w>, at length
-    c |w|. (The plain projection of r on w, <r, w> / |w|, goes
-    too far in the values of high weight: W = sd on whitened latents then loses what it could gain.)
+    c |w|. (The plain projection of r on w, <r, w> / |w|, goes too far in the values of high
+    weight: W = sd on whitened latents then loses what it could gain.)
     """
     w = v = x0 - h
     if metric is not None:
@@ -307,7 +307,7 @@ class Pacer:
             return header
         profiles = [profile(i) for i in gops]
         side = sum(self.stop * f * _SIDE_BITS for f in self.latent_frames)
-        symbols = sum(_symbol_bits(self.left // len(gops)) for _ in gops) - side
+        symbols = len(gops) * _symbol_bits(self.left // len(gops)) - side
         shift = solve_shift(profiles, path, header.steps, header.tail, max(1.0, symbols))
         times = flow.schedule(header.steps, shift)[: self.stop + 1]
         self.predicted = [p.bits(path, times) for p in profiles]

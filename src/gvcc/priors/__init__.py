@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gvcc.errors import unknown
@@ -60,19 +61,29 @@ class Prior(Protocol):
         ...
 
 
-def _gauss(device: str) -> Prior:
+def _gauss(device: str, path: Path | None) -> Prior:
     from gvcc.priors import gauss
 
-    return gauss.load(device)
+    return gauss.load(device, path)
 
 
-_TABLE: dict[str, Callable[[str], Prior]] = {"gauss": _gauss}
+def _nano(device: str, path: Path | None) -> Prior:
+    from gvcc.priors import nano
+
+    return nano.load(device, path)
+
+
+_TABLE: dict[str, Callable[[str, Path | None], Prior]] = {"nano": _nano, "gauss": _gauss}
 NAMES = tuple(_TABLE)
-DEFAULT = "gauss"
+DEFAULT = "nano"
 
 
 def load(name: str, device: str = "cpu") -> Prior:
-    """The prior called `name`; ConfigError if there is none."""
-    if name not in _TABLE:
-        raise unknown("prior", name, NAMES)
-    return _TABLE[name](device)
+    """The prior called `name`, or "name:file" with weights of one's own (`gvcc train`).
+
+    ConfigError if there is none of that name, or the file is not what it should be.
+    """
+    kind, _, file = name.partition(":")
+    if kind not in _TABLE:
+        raise unknown("prior", kind, NAMES)
+    return _TABLE[kind](device, Path(file) if file else None)

@@ -13,8 +13,8 @@ Its denoiser is exact (a Wiener filter), so everything the loop does has a known
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -24,53 +24,13 @@ from torch import Tensor
 from gvcc import flow
 from gvcc.errors import ConfigError
 from gvcc.priors import Spec
+from gvcc.priors.spectrum import StationaryGaussian
 
 STRIDE = (4, 8, 8)
 GOP = 33
 KNOB = 1.5  # a Gaussian's "realistic" detail is noise: half of it is enough
 _FIRST = 2.0  # see the module's docstring
 _SHAPES = {"group": (768,), "first": (192,), "power": (9, 32, 32)}
-
-
-@lru_cache(maxsize=32)
-def dct_matrix(n: int, device: str = "cpu") -> Tensor:
-    """The orthonormal DCT-II as a float32 matrix [n, n]; row k is frequency k."""
-    i = torch.arange(n, dtype=torch.float64)
-    m = torch.cos(torch.pi / n * (i[None] + 0.5) * i[:, None]) * (2 / n) ** 0.5
-    m[0] /= 2**0.5
-    out: Tensor = m.float().to(device)
-    return out
-
-
-def dct3(x: Tensor, inverse: bool = False) -> Tensor:
-    """Orthonormal 3-D DCT over the last three axes of x [..., F, h, w], or its inverse."""
-    for axis in (-3, -2, -1):
-        m = dct_matrix(x.shape[axis], str(x.device))
-        x = torch.tensordot(x, m if inverse else m.T, dims=([axis], [0])).movedim(-1, axis)
-    return x.contiguous()
-
-
-def resample_spectrum(log_power: Tensor, n: int, axis: int) -> Tensor:
-    """Log power on N DCT bins of one axis -> on n bins, float64.
-
-    Bin k of n stands for the band [k, k+1]/n. Fewer bins average the power over their bands, which
-    keeps the total variance; more bins interpolate linearly in log frequency and log power, and
-    go on below the lowest known bin with its slope (natural spectra are power laws there).
-    """
-    p = log_power.double().movedim(axis, -1)
-    known = p.shape[-1]
-    if n < known:
-        edges = torch.arange(n + 1, dtype=torch.float64) * known / n
-        left = torch.arange(known, dtype=torch.float64)
-        overlap = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
-        p = (p.exp() @ (overlap.clamp(min=0) * n / known).T).log()
-    elif n > known:
-        u = torch.log((torch.arange(known, dtype=torch.float64) + 0.5) / known)
-        v = torch.log((torch.arange(n, dtype=torch.float64) + 0.5) / n)
-        i = (torch.searchsorted(u, v) - 1).clamp(0, known - 2)
-        a = ((v - u[i]) / (u[i + 1] - u[i])).clamp(max=1.0)
-        p = p[..., i] + a * (p[..., i + 1] - p[..., i])
-    return p.movedim(-1, axis)
 
 
 class GaussPrior:
@@ -102,15 +62,15 @@ class GaussPrior:
             gain = power.exp().mean().rsqrt().expand(channels)
         if not (torch.isfinite(gain) & (gain > 0)).all():
             raise ConfigError("gauss weights: the power spectrum is out of range")
-        self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.metric)
+        log_power = power + 2 * gain.double()[:, None, None, None].log()
+        self.model = StationaryGaussian(log_power, device)
+        self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric)
         self.device = device
         self._group = tensors["group"].float().to(device)
         self._first = tensors["first"].float().to(device)
         self._colour = tensors["colour"].float().to(device)
         self._gain = gain.float().to(device)[:, None, None, None]
-        self._log_power = power + 2 * gain.double()[:, None, None, None].log()
         self._path = flow.PATHS["rf"]
-        self._cache: dict[tuple[int, ...], Tensor] = {}
 
     def encode(self, frames: Tensor) -> Tensor:
         """uint8 [T,H,W,3], T = 1 mod 4, H and W multiples of 8 -> latent [C,F,h,w]."""
@@ -135,32 +95,23 @@ class GaussPrior:
 
     def spectrum(self, size: tuple[int, ...]) -> Tensor:
         """Variance of each 3-D DCT coefficient for latents of `size` (F, h, w): [C,F,h,w]."""
-        if size not in self._cache:
-            p = self._log_power
-            for axis, n in enumerate(size, start=1):
-                p = resample_spectrum(p, n, axis)
-            self._cache = {size: p.exp().float().to(self.device)}  # one size at a time is enough
-        return self._cache[size]
-
-    def metric(self, r: Tensor, snr: float) -> Tensor:
-        """W r: each DCT coefficient weighted by the fourth root of its Wiener gain.
-
-        What stays below the noise at the end of a step will hardly be known better for the bits
-        it is given. Worth about 0.1 dB PSNR and 0.01 MS-SSIM at equal size (bench/steering_metric).
-        """
-        s = snr * self.spectrum(tuple(r.shape[1:]))
-        return dct3(dct3(r) * (s / (1 + s)) ** 0.25, inverse=True)
+        return self.model.spectrum(size)
 
     def denoise(self, x: Tensor, t: float) -> Tensor:
-        """E[x0 | x_t] under the model: per DCT coefficient alpha S / (alpha^2 S + sigma^2)."""
-        alpha, sigma = self._path(t)
-        s = self.spectrum(tuple(x.shape[1:]))
-        return dct3(dct3(x) * (alpha * s / (alpha**2 * s + sigma**2)), inverse=True)
+        """E[x0 | x_t] under the model."""
+        return self.model.denoise(x, *self._path(t))
 
 
-def load(device: str = "cpu") -> GaussPrior:
-    """The fitted prior that ships in the package."""
-    return from_bytes((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes(), device)
+def load(device: str = "cpu", path: Path | None = None) -> GaussPrior:
+    """The fitted prior that ships in the package, or the one in a file of `gvcc train gauss`."""
+    if path is None:
+        return from_bytes((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes(), device)
+    try:
+        return from_bytes(path.read_bytes(), device)
+    except OSError as e:
+        raise ConfigError(f"gauss weights {path}: {e.strerror}") from e
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from e
 
 
 def from_bytes(data: bytes, device: str = "cpu") -> GaussPrior:
