@@ -44,7 +44,7 @@ def test_encode_decode_compare_inspect(run: Run, clip: Path, tmp_path: Path) -> 
     done = run("inspect", file)
     assert done.code == 0 and done.err == ""
     text = done.out.decode()
-    for part in ("gauss", "hadamard", "0-4", "5-8", f"{size}", "100%", "bit/pixel"):
+    for part in ("nano", "hadamard", "0-4", "5-8", f"{size}", "100%", "bit/pixel"):
         assert part in text
 
     done = run("compare", clip, back, "--gvcc", file)
@@ -237,7 +237,7 @@ def test_progress_on_a_terminal_and_nothing_left_of_it(
     terminal = Console(
         file=shown, force_terminal=True, color_system=None, width=80, highlight=False, markup=False
     )
-    monkeypatch.setattr(cli, "err", terminal)
+    monkeypatch.setattr("gvcc.terminal.err", terminal)
     assert run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5").code == 0
     text = shown.getvalue()
     state = r"encode ━+ gop 2/2, step 20/20, \d+\.\d kB eta \d+:\d\d:\d\d"
@@ -262,11 +262,19 @@ _FLAGS = {
         "--size", "-M --atoms", "-K --codebook", "--seed", "--steps", "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
     },
-    "decode": {"source", "-o --output", "-y --overwrite", "--knob", "--device", "--json"},
+    "decode": {
+        "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
+    },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--json"},
     "demo": {"--out", "--clip", "--bpp"},
     "train gauss": {"data", "-o --output", "-y --overwrite", "--channels", "--limit", "--seed"},
+    "train nano-autoencoder": {
+        "data", "-o --out", "--recipe", "--begin", "--cache", "--device",
+    },
+    "train nano-flow": {
+        "data", "-o --out", "--autoencoder", "--recipe", "--begin", "--cache", "--device",
+    },
 }  # fmt: skip
 
 

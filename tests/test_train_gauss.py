@@ -12,7 +12,7 @@ from gvcc import media
 from gvcc.errors import ConfigError
 from gvcc.media import Video
 from gvcc.priors import gauss
-from gvcc.priors.gauss import dct3
+from gvcc.priors.spectrum import dct3
 from gvcc.train import data
 from gvcc.train.gauss import bases, fit
 
@@ -161,7 +161,7 @@ def test_what_it_learnt_is_what_the_clips_hold(folder, fitted):
     assert torch.allclose(tensors["colour"], colour, atol=1e-4)
     latents = [prior.encode(c) for c in crops]
     measured = sum(dct3(x).double() ** 2 for x in latents) / len(latents)
-    assert torch.allclose(measured.log(), prior._log_power, atol=0.02)
+    assert torch.allclose(measured.log(), prior.model._log_power, atol=0.02)
     assert float(measured.mean()) == pytest.approx(1, rel=0.01)
     # What varies most is the brightness of a block; the clips' common blue is not variation.
     assert float(tensors["group"][0].sum().abs()) / math.sqrt(768) > 0.95

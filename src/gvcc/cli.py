@@ -11,23 +11,32 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from gvcc import cli_train, priors
 from gvcc.errors import ConfigError, GvccError, MediaError, TargetUnreachable, Truncated, unknown
+from gvcc.terminal import (
+    Device,
+    Output,
+    Overwrite,
+    check_device,
+    check_output,
+    codec_bar,
+    err,
+    out,
+    read_bytes,
+    say,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
-    from gvcc.codec import Event, Progress
     from gvcc.media import Video
 
 # Before torch loads: OpenMP threads that spin while they wait make it about 20 times slower on
@@ -39,19 +48,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-train_app = typer.Typer(help="Fit the priors that ship in the package.", no_args_is_help=True)
-app.add_typer(train_app, name="train")
-# No markup: names of files and strings from files may hold brackets.
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
-out = Console(highlight=False, markup=False, emoji=False)
+app.add_typer(cli_train.app, name="train")
 
 Clip = Annotated[str, typer.Argument(
     help="A video file, a folder of pictures, or '-' for y4m on stdin.")]  # fmt: skip
 Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; '-' is stdout.")]
-Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ...")]
 
 
 def main() -> None:
@@ -72,107 +74,6 @@ def main() -> None:
 def _fail(error: Exception, code: int) -> NoReturn:
     err.print(Text.assemble(("gvcc: ", "red"), str(error)), soft_wrap=True)
     sys.exit(code)
-
-
-def _say(message: str) -> None:
-    err.print(message, soft_wrap=True)
-
-
-@contextmanager
-def _progress(verb: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, if that is a terminal, that takes (what is under way, done, total)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    eta = (TextColumn("eta"), TimeRemainingColumn())
-    hidden = not err.is_terminal
-    with Progress(*columns, *eta, console=err, transient=True, disable=hidden) as bar:
-        task = bar.add_task(verb, total=None, state="")
-        yield lambda state, done, total: bar.update(task, state=state, completed=done, total=total)
-
-
-@contextmanager
-def _bar(verb: str) -> Iterator[Progress]:
-    """Progress of the codec: GOP, step, bytes, ETA; a line per GOP if stderr is no terminal."""
-    told, worst = -1, 0.0
-    with _progress(verb) as update:
-
-        def show(event: Event) -> None:
-            nonlocal told, worst
-            state = f"gop {event.gop + 1}/{event.gops}, step {event.step}/{event.steps}, " \
-                    f"{event.bytes / 1000:.1f} kB"  # fmt: skip
-            update(state, event.gop * event.steps + event.step, event.gops * event.steps)
-            worst = max(worst, event.drift or 0.0)
-            if not err.is_terminal and event.step == event.steps and event.gop > told:
-                told = event.gop
-                _say(f"{verb}: {state}")
-
-        yield show
-    if worst > 0:
-        _say(f"note: this machine's latents differ from the encoder's by about {worst:.3f} RMS "
-             "(1 = the latents' own scale)")  # fmt: skip
-
-
-def _check_output(output: str, source: str | None, overwrite: bool, folder: bool = False) -> None:
-    """Refuse to write over the input, or over anything that exists unless told to.
-
-    `folder`: the output is a folder; an empty one may exist.
-    """
-    if output == "-":
-        return
-    target = Path(output)
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {output} does not exist")
-    if not target.exists():
-        return
-    if source not in (None, "-") and Path(source).exists() and target.samefile(source):
-        raise ConfigError(f"{output} is the input; choose another output")
-    if target.is_dir() != folder:
-        raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
-    if not overwrite and not (folder and not any(target.iterdir())):
-        raise ConfigError(f"{output} exists; -y replaces it")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
-
-
-def write_bytes(data: bytes, output: str) -> None:
-    """Write to a temporary name beside the output and rename: never half a file."""
-    if output == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(output).absolute()
-    try:
-        handle, name = tempfile.mkstemp(prefix=".gvcc-", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as f:
-                f.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as e:
-        raise GvccError(f"{output}: cannot write: {e.strerror}") from None
-
-
-def read_bytes(name: str) -> bytes:
-    """A whole file, or stdin for '-'; GvccError with the reason if it cannot be read."""
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except OSError as e:
-        raise GvccError(f"{name}: cannot read: {e.strerror}") from None
 
 
 def _rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
@@ -205,7 +106,9 @@ def encode(
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
     preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
-    prior: Annotated[str, _how(help="The generator that decodes.")] = "gauss",
+    prior: Annotated[str, _how(
+        help="The generator that decodes: nano, gauss, or nano:FILE with weights of your own."
+    )] = priors.DEFAULT,
     codebook: Annotated[int | None, _how("-K", "--codebook",
         help="Size of the gaussian codebook (preset paper).")] = None,
     seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
@@ -223,10 +126,10 @@ def encode(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Encode a video file. Without a target: 0.05 bits per pixel (default) or M = 64 (paper)."""
-    from gvcc import codec, media, priors
+    from gvcc import codec, media
     from gvcc.rate import EncodeConfig
 
-    _check_output(output, source, overwrite)
+    check_output(output, source, overwrite)
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
     config = EncodeConfig(preset=preset, prior=prior, bpp=bpp, kbps=kbps, size=size, atoms=atoms,
@@ -235,14 +138,14 @@ def encode(
     # Settings out of range are told before a long file is read.
     config.parameters()
     config.target(1, 1, 1, Fraction(1))
-    _check_device(device)
+    check_device(device)
     model = priors.load(prior, device)
     try:
         video = media.read(source, frames=frames, matrix=matrix, audio=audio)
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
     begin = time.monotonic()
-    with _bar("encode") as bar:
+    with codec_bar("encode") as bar:
         made = codec.encode(video, config, model, progress=bar)
     write_bytes(made.data, output)
     report = {"file": output, "preset": preset, "prior": prior, **_figures(made.data, video)}
@@ -251,7 +154,7 @@ def encode(
     if verify:
         try:
             data = made.data if output == "-" else read_bytes(output)
-            with _bar("verify") as bar:
+            with codec_bar("verify") as bar:
                 back = codec.decode(data, model, device, progress=bar)
             if back.frames.tobytes() != made.frames.tobytes():
                 problem = f"{output} does not decode to the encoder's own pictures"
@@ -260,7 +163,7 @@ def encode(
         report["verified"] = not problem
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
-    _say(
+    say(
         f"{output}: {report['bytes']} bytes, {report['bits_per_pixel']:.4f} bit/pixel, "
         f"{report['kbps']:.2f} kbit/s; {report['frames']} frames {report['width']}x"
         f"{report['height']} in {report['seconds']:.1f} s"
@@ -277,6 +180,8 @@ def decode(
     overwrite: Overwrite = False,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
+    prior: Annotated[str | None, typer.Option(
+        help="nano:FILE for a file made with weights of your own.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -290,7 +195,7 @@ def decode(
     folder = output != "-" and (suffix == "" or output.endswith("/"))
     if output != "-" and not folder and suffix not in (known := (*media.MUXERS, ".png")):
         raise unknown("suffix", suffix, known)
-    _check_output(output, source, overwrite, folder)
+    check_output(output, source, overwrite, folder)
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
     data, cut = read_bytes(source), None
@@ -302,16 +207,17 @@ def decode(
         header, cut = bitstream.read_header(data)[0], e
     if suffix == ".png" and not folder and header.frames > 1:
         raise ConfigError(f"a .png holds one frame, not {header.frames}: use a name ending in '/'")
-    _check_device(device)
+    check_device(device)
+    model = None if prior is None else priors.load(prior, device)
     begin = time.monotonic()
-    with _bar("decode") as bar:
-        video = codec.decode(data, None, device, progress=bar, partial=cut is not None, knob=knob)
+    with codec_bar("decode") as bar:
+        video = codec.decode(data, model, device, progress=bar, partial=cut is not None, knob=knob)
     media.write(video, output, overwrite=overwrite)
     report = {"file": output, **_figures(data, video)}
     report["seconds"] = round(time.monotonic() - begin, 2)
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
-    _say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
+    say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
          f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
     if cut is not None:
         raise cut
@@ -367,23 +273,4 @@ def demo(
     """Encode a clip, decode the file in a second process, compare, leave a side-by-side picture."""
     from gvcc import demo as show
 
-    show.run(folder, clip, bpp, _bar, out)
-
-
-@train_app.command("gauss")
-def train_gauss(
-    data: Annotated[Path, typer.Argument(help="A folder with video files.")],
-    output: Output,
-    overwrite: Overwrite = False,
-    channels: Annotated[int, typer.Option(help="Channels of the latent.", min=1, max=192)] = 32,
-    limit: Annotated[int | None, typer.Option(help="Use at most so many clips.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the crops.", min=0)] = 1,
-) -> None:
-    """Fit the analytic prior: Karhunen-Loeve bases and a power spectrum (a few minutes)."""
-    from gvcc.train import gauss
-
-    _check_output(output, None, overwrite)
-    with _progress("train gauss") as progress:
-        weights = gauss.fit(data, channels, seed, limit, progress)
-    write_bytes(weights, output)
-    _say(f"{output}: {len(weights)} bytes")
+    show.run(folder, clip, bpp, codec_bar, out)

@@ -15,7 +15,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from gvcc.errors import ConfigError
-from gvcc.priors.gauss import GaussPrior, dct3
+from gvcc.priors.gauss import GaussPrior
+from gvcc.priors.spectrum import dct3
 from gvcc.train import data
 
 Progress = Callable[[str, int, int], None]

@@ -1,0 +1,146 @@
+"""What the commands share: options, messages, progress bars, files in and out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gvcc.errors import ConfigError, GvccError
+
+if TYPE_CHECKING:
+    from gvcc.codec import Event, Progress
+
+# No markup: names of files and strings from files may hold brackets.
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = Console(highlight=False, markup=False, emoji=False)
+
+Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; '-' is stdout.")]
+Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
+Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ...")]
+
+
+def say(message: str) -> None:
+    err.print(message, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(verb: str, lines: float = 0) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr that takes (what is under way, done, total).
+
+    If stderr is no terminal: nothing, or a line with an ETA every `lines` seconds.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+    eta = (TextColumn("eta"), TimeRemainingColumn())
+    hidden = not err.is_terminal
+    with Progress(*columns, *eta, console=err, transient=True, disable=hidden) as bar:
+        task = bar.add_task(verb, total=None, state="")
+        stage, first, begin, told = "", 0, 0.0, 0.0
+
+        def update(state: str, done: int, total: int) -> None:
+            nonlocal stage, first, begin, told
+            bar.update(task, state=state, completed=done, total=total)
+            now = time.monotonic()
+            if not (hidden and lines):
+                return
+            if state != stage:
+                stage, first, begin, told = state, done, now, now
+            elif now - told >= lines or done == total:
+                told, left = now, (now - begin) * (total - done) / max(1, done - first)
+                say(f"{verb}: {state} {done}/{total}, eta {left / 60:.1f} min")
+
+        yield update
+
+
+@contextmanager
+def codec_bar(verb: str) -> Iterator[Progress]:
+    """Progress of the codec: GOP, step, bytes, ETA; a line per GOP if stderr is no terminal."""
+    told, worst = -1, 0.0
+    with progress_bar(verb) as update:
+
+        def show(event: Event) -> None:
+            nonlocal told, worst
+            state = f"gop {event.gop + 1}/{event.gops}, step {event.step}/{event.steps}, " \
+                    f"{event.bytes / 1000:.1f} kB"  # fmt: skip
+            update(state, event.gop * event.steps + event.step, event.gops * event.steps)
+            worst = max(worst, event.drift or 0.0)
+            if not err.is_terminal and event.step == event.steps and event.gop > told:
+                told = event.gop
+                say(f"{verb}: {state}")
+
+        yield show
+    if worst > 0:
+        say(f"note: this machine's latents differ from the encoder's by about {worst:.3f} RMS "
+             "(1 = the latents' own scale)")  # fmt: skip
+
+
+def check_output(output: str, source: str | None, overwrite: bool, folder: bool = False) -> None:
+    """Refuse to write over the input, or over anything that exists unless told to.
+
+    `folder`: the output is a folder; an empty one may exist.
+    """
+    if output == "-":
+        return
+    target = Path(output)
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {output} does not exist")
+    if not target.exists():
+        return
+    if source not in (None, "-") and Path(source).exists() and target.samefile(source):
+        raise ConfigError(f"{output} is the input; choose another output")
+    if target.is_dir() != folder:
+        raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
+    if not overwrite and not (folder and not any(target.iterdir())):
+        raise ConfigError(f"{output} exists; -y replaces it")
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
+
+
+def write_bytes(data: bytes, output: str) -> None:
+    """Write to a temporary name beside the output and rename: never half a file."""
+    if output == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    target = Path(output).absolute()
+    try:
+        handle, name = tempfile.mkstemp(prefix=".gvcc-", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as e:
+        raise GvccError(f"{output}: cannot write: {e.strerror}") from None
+
+
+def read_bytes(name: str) -> bytes:
+    """A whole file, or stdin for '-'; GvccError with the reason if it cannot be read."""
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as e:
+        raise GvccError(f"{name}: cannot read: {e.strerror}") from None

@@ -1,0 +1,164 @@
+"""The two training runs of `nano`, from a folder of clips to a weights file.
+
+Each lives in a folder of its own (see loop.py) and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from gvcc.errors import ConfigError
+from gvcc.priors import autoencoder as autoencoders
+from gvcc.priors import nano, transformer
+from gvcc.priors.autoencoder import Autoencoder
+from gvcc.priors.spectrum import StationaryGaussian
+from gvcc.priors.transformer import Transformer
+from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
+from gvcc.train.dataset import Dataset, manifest_text
+from gvcc.train.flow import FlowRecipe, FlowTask, encode_pool, fit_spectrum, held_out_latents
+from gvcc.train.loop import Progress, Recipe, Run, load_recipe
+
+R = TypeVar("R", bound=Recipe)
+
+
+def autoencoder(
+    data: Path,
+    out: Path,
+    recipe: str | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    begin: Path | None = None,
+) -> Path:
+    """Train nano's autoencoder into folder `out`; returns out/autoencoder.safetensors.
+
+    `recipe` is the name of one that ships ("cpu", "cpu-fine", "gpu") or a file; by default the one
+    in `out`, or by device. `begin` is a weights file to begin with instead of the linear
+    autoencoder, of the recipe's shape. Raises ConfigError for a recipe, data or a checkpoint that
+    does not fit, TrainingError if it diverges.
+    """
+    asked = prepare(out, "nano-autoencoder", recipe, device, AutoencoderRecipe)
+    source = open_data(data, out, cache, asked, progress)
+    model = start(asked)
+    if begin is not None:
+        model.load_state_dict(_state(begin, "autoencoder", model))
+    task = AutoencoderTask(model, source, asked, device)
+    model.load_state_dict(Run(task, asked, out).train(progress))
+    path = out / "autoencoder.safetensors"
+    path.write_bytes(nano.pack(*nano.parts(model)))
+    return path
+
+
+def flow(
+    data: Path,
+    out: Path,
+    trained: Path,
+    recipe: str | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    begin: Path | None = None,
+) -> Path:
+    """Train nano's denoiser on the latents of the `trained` autoencoder; returns
+    out/nano.safetensors, which holds both. Otherwise as `autoencoder`."""
+    asked = prepare(out, "nano-flow", recipe, device, FlowRecipe)
+    config, tensors, _ = _keep(trained, out / "autoencoder.safetensors")
+    auto = nano.build_autoencoder(config, tensors, str(trained)).to(device).eval()
+    source = open_data(data, out, cache, asked, progress)
+    power_file = out / "power.pt"
+    if not power_file.exists():
+        torch.save(fit_spectrum(auto, source, asked.seed, progress), power_file)
+    # Rounded as the weights file rounds it, so that training sees what the codec will.
+    power = torch.load(power_file, weights_only=True).half().float()
+    pool = encode_pool(auto, source, asked, out / "latents.npy", progress)
+    torch.manual_seed(asked.seed)
+    net = Transformer(transformer.Shape(auto.shape.channels, asked.width, asked.layers))
+    if begin is not None:
+        net.load_state_dict(_state(begin, "transformer", net))
+    gauss = StationaryGaussian(power, device)
+    task = FlowTask(net, gauss, pool, held_out_latents(auto, source), asked, device)
+    average = Run(task, asked, out).train(progress)
+    net.load_state_dict(average)
+    path = out / "nano.safetensors"
+    path.write_bytes(nano.pack(*nano.parts(auto, net, power)))
+    return path
+
+
+def _unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], bytes]:
+    try:
+        return nano.unpack(path.read_bytes(), str(path))
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror}") from e
+
+
+def _keep(trained: Path, own: Path) -> tuple[dict[str, Any], dict[str, Tensor], bytes]:
+    """What is in `trained`, after a check that the run began with the same, and a copy to `own`."""
+    given = _unpack(trained)
+    if not own.exists():
+        own.write_bytes(trained.read_bytes())
+    elif _unpack(own)[2] != given[2]:
+        raise ConfigError(f"{own.parent} holds a run on another autoencoder than {trained}")
+    return given
+
+
+def _state(path: Path, part: str, like: nn.Module) -> dict[str, Tensor]:
+    """One network's tensors in a weights file; ConfigError if they are not shaped as `like`."""
+    tensors = _unpack(path)[1]
+    state = {
+        k.removeprefix(part + "."): v.float() for k, v in tensors.items() if k.startswith(part)
+    }
+    for name, value in like.state_dict().items():
+        if name not in state or state[name].shape != value.shape:
+            got = tuple(state[name].shape) if name in state else "missing"
+            raise ConfigError(f"{path}: {part}.{name} is {got}, expected {tuple(value.shape)}")
+    return state
+
+
+def start(recipe: AutoencoderRecipe) -> Autoencoder:
+    """The untrained autoencoder: exactly the linear one that ships as `gauss`."""
+    basis = load_safetensors((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes())
+    channels = len(basis["group"])
+    if recipe.channels > channels:
+        raise ConfigError(f"channels is {recipe.channels}, expected at most {channels}")
+    gain = float(basis["power"].double().exp().mean().rsqrt())
+    torch.manual_seed(recipe.seed)
+    shape = autoencoders.Shape(
+        recipe.channels, recipe.width, recipe.encoder_blocks, recipe.decoder_blocks
+    )
+    group, first = (basis[k][: recipe.channels] for k in ("group", "first"))
+    return Autoencoder(shape, group, first, basis["colour"], gain)
+
+
+def prepare(out: Path, name: str, recipe: str | None, device: str, kind: type[R]) -> R:
+    """Make the run's folder and its recipe.toml; returns the recipe."""
+    own = out / "recipe.toml"
+    which = recipe or ("cpu" if device == "cpu" else "gpu")
+    shipped = Path(str(files("gvcc.train"))) / f"recipes/{name}-{which}.toml"
+    path = shipped if shipped.is_file() else Path(which)
+    load_recipe(path, kind)
+    text = path.read_text()
+    if own.exists() and recipe is None:
+        return load_recipe(own, kind)
+    if own.exists() and own.read_text() != text:
+        raise ConfigError(f"{out} holds a run with another recipe; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    own.write_text(text)
+    return load_recipe(own, kind)
+
+
+def open_data(
+    data: Path, out: Path, cache: Path | None, recipe: Recipe, progress: Progress | None
+) -> Dataset:
+    """The data set, after a check that it is what the run began with."""
+    source = Dataset(data, cache or out.parent / "cache", recipe.weights, recipe.pictures, progress)
+    text, path = manifest_text(source.manifest()), out / "manifest.csv"
+    if path.exists() and path.read_text() != text:
+        raise ConfigError(f"the files below {data} are not those of {path}")
+    path.write_text(text)
+    return source
