@@ -1,8 +1,9 @@
-"""PSNR through the autoencoder of `gauss` alone -> docs/results/gauss_autoencoder.json.
+"""The autoencoders of `gauss` and `nano` alone -> docs/results/autoencoder.json.
 
-For each evaluation clip (256 px height, 33 frames): the prior's basis; and the best that any linear
-basis of so many channels could do on the groups of four frames, by a Karhunen-Loeve basis fitted to
-that very clip (a bound, not a codec).
+For each evaluation clip (256 px height, 33 frames): PSNR, MS-SSIM and VMAF of decode(encode(clip)),
+and the best PSNR that any linear basis of so many channels could reach on the groups of four
+frames, by a Karhunen-Loeve basis fitted to that very clip (a bound, not a codec). For nano also
+the picture's response to noise in single channels, and the decoder's floating-point operations.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from common import CLIPS, clip, save
+from torch.utils.flop_counter import FlopCounterMode
 
 from gvcc import priors
 from gvcc.eval import metrics
+from gvcc.priors import nano
+from gvcc.train.autoencoder import isometry
 
 
 def bound(frames: np.ndarray, channels: int) -> float:
@@ -26,18 +30,36 @@ def bound(frames: np.ndarray, channels: int) -> float:
     return float((10 * torch.log10(255**2 / mse)).mean())
 
 
-prior = priors.load("gauss")
 rows = []
 for name in CLIPS:
-    frames = clip(name).frames
-    back = prior.decode(prior.encode(torch.from_numpy(frames))).numpy()
-    rows.append({
-        "clip": name,
-        "psnr_db": metrics.psnr(frames, back),
-        "psnr_first_frame_db": metrics.psnr(frames[:1], back[:1]),
-        "psnr_groups_db": metrics.psnr(frames[1:], back[1:]),
-        **{f"bound_groups_{c}_channels_db": bound(frames, c) for c in (32, 48, 64)},
-    })  # fmt: skip
-    print(rows[-1], flush=True)
+    video = clip(name)
+    row = {"clip": name}
+    row |= {f"bound_groups_{c}_channels_db": bound(video.frames, c) for c in (32, 48, 64)}
+    for kind in priors.NAMES:
+        prior = priors.load(kind)
+        back = prior.decode(prior.encode(torch.from_numpy(video.frames))).numpy()
+        figures = metrics.compare(video.frames, back, video.fps)
+        row |= {f"{kind}_{k}": figures[k] for k in ("psnr_rgb_db", "ms_ssim", "vmaf")}
+        row[f"{kind}_psnr_first_frame_db"] = metrics.psnr(video.frames[:1], back[:1])
+    rows.append(row)
+    print(row, flush=True)
 mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[0] if k != "clip"}
-save("gauss_autoencoder", {"height": 256, "frames": 33, "clips": rows, "mean": mean})
+
+prior = nano.load()
+z = prior.encode(torch.from_numpy(clip("davis_blackswan", 17, 128).frames))
+with torch.no_grad():
+    response = isometry(prior.autoencoder, z.permute(1, 2, 3, 0)[None])
+with FlopCounterMode(display=False) as counter:
+    prior.decode(torch.zeros(prior.spec.channels, 9, 32, 32))
+save(
+    "autoencoder",
+    {
+        "height": 256,
+        "frames": 33,
+        "nano_weights": prior.spec.digest.hex(),
+        "mean": mean,
+        "nano_channel_response": {"min": response.min().item(), "max": response.max().item()},
+        "nano_decoder_gflop_per_256x256_frame": counter.get_total_flops() / 33 / 1e9,
+        "clips": rows,
+    },
+)

@@ -30,7 +30,7 @@ def variant(whiten: bool, metric: str) -> GaussPrior:
     if metric == "none":
         chosen = None
     elif metric == "own":
-        chosen = prior.metric
+        chosen = prior.spec.metric
     else:
         weight = (deviation ** float(metric)).float()[:, None, None, None]
         chosen = lambda r, snr: r * weight  # noqa: E731

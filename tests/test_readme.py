@@ -57,3 +57,25 @@ def test_the_results_page_is_what_its_script_writes(tmp_path):
     run = [sys.executable, str(ROOT / "bench/summary.py"), "--out", str(page)]
     subprocess.run(run, check=True, capture_output=True)
     assert page.read_text() == (ROOT / "docs/results/README.md").read_text()
+
+
+def test_the_model_card_is_what_its_script_writes(tmp_path):
+    page = tmp_path / "card.md"
+    run = [sys.executable, str(ROOT / "bench/model_card.py"), "--out", str(page)]
+    subprocess.run(run, check=True, capture_output=True)
+    assert page.read_text() == (ROOT / "docs/model-card.md").read_text()
+
+
+def test_the_weights_are_those_that_the_results_were_measured_with():
+    import json
+
+    from gvcc import priors
+
+    digest = priors.load("nano").spec.digest.hex()
+    for name, key in (("nano_denoiser", "weights"), ("nano_rd", "weights"),
+                      ("nano_presets", "weights"), ("autoencoder", "nano_weights")):  # fmt: skip
+        file = ROOT / f"docs/results/{name}.json"
+        if not file.exists():  # not measured yet: the pages say nothing of it
+            continue
+        results = json.loads(file.read_text())
+        assert results[key] == digest, f"bench/{name}.py was not run with these weights"
