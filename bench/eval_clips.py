@@ -16,14 +16,15 @@ from pathlib import Path
 
 from common import CLIPS, DATA, save
 
-from gvcc import media
+from gvcc import media, priors
 from gvcc.eval import clips, metrics
 from gvcc.media import Video
 
 BPP = 0.05
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--frames", type=int, default=17)
-FRAMES = parser.parse_args().frames
+parser.add_argument("--prior", default=priors.DEFAULT, choices=priors.NAMES)
+FRAMES, PRIOR = (asked := parser.parse_args()).frames, asked.prior
 
 
 def gvcc(*arguments: str) -> str:
@@ -44,7 +45,8 @@ with tempfile.TemporaryDirectory() as folder:
         media.write(Video(clips.demo_clip(*shape), Fraction(24)), sources[name])
     for name, source in sources.items():
         coded, decoded = work / "a.gvcc", work / "out.mp4"
-        command = ("encode", str(source), "-o", str(coded), "-y", "--json", "--verify")
+        command = ("encode", str(source), "-o", str(coded), "-y", "--json", "--verify",
+                   "--prior", PRIOR)  # fmt: skip
         frames = FRAMES if name in CLIPS else 10**6
         made = json.loads(gvcc(*command, "--bpp", str(BPP), "--frames", str(frames)))
         begin = time.monotonic()
@@ -60,4 +62,4 @@ with tempfile.TemporaryDirectory() as folder:
             "encode_s": made["seconds"], "decode_s": round(decode_s, 1),
         })  # fmt: skip
         print(rows[-1], flush=True)
-save("eval_clips", {"prior": "gauss", "preset": "default", "bpp": BPP, "clips": rows})
+save("eval_clips", {"prior": PRIOR, "preset": "default", "bpp": BPP, "clips": rows})

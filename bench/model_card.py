@@ -142,8 +142,8 @@ without text. Long-range structure is limited: it looks 128 pixels far and 33 fr
 
 ## Measured
 
-All from bench/autoencoder.py, nano_denoiser.py, nano_rd.py and nano_presets.py; where a bar is missed it
-is missed.
+All from bench/autoencoder.py, nano_denoiser.py, nano_rd.py and nano_presets.py; where a bar is
+missed it is missed.
 
 {bars()}
 
