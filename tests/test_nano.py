@@ -138,6 +138,12 @@ def refused(tmp_path, data, says):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["nano:", "gauss:"])
+def test_a_prior_with_a_colon_needs_a_file(name):
+    with pytest.raises(ConfigError, match=f"'{name}': a file is expected after the colon"):
+        priors.load(name)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 8, 100, 3000, -1])
 def test_a_truncated_file_is_refused(data, tmp_path, cut):
     refused(tmp_path, data[:cut], "not a safetensors file")

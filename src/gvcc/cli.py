@@ -107,7 +107,7 @@ def encode(
         help="Atoms per step and latent frame, the same everywhere.")] = None,
     preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
     prior: Annotated[str, _how(
-        help="The generator that decodes: nano, gauss, or nano:FILE with weights of your own."
+        help="The generator that decodes: nano, gauss, or either with :FILE for weights of your own."
     )] = priors.DEFAULT,
     codebook: Annotated[int | None, _how("-K", "--codebook",
         help="Size of the gaussian codebook (preset paper).")] = None,
@@ -181,7 +181,7 @@ def decode(
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
     prior: Annotated[str | None, typer.Option(
-        help="nano:FILE for a file made with weights of your own.")] = None,
+        help="nano:FILE or gauss:FILE for a file made with weights of your own.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:  # fmt: skip

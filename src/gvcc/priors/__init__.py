@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gvcc.errors import unknown
+from gvcc.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,9 @@ def load(name: str, device: str = "cpu") -> Prior:
 
     ConfigError if there is none of that name, or the file is not what it should be.
     """
-    kind, _, file = name.partition(":")
+    kind, colon, file = name.partition(":")
     if kind not in _TABLE:
         raise unknown("prior", kind, NAMES)
+    if colon and not file:
+        raise ConfigError(f"prior {name!r}: a file is expected after the colon")
     return _TABLE[kind](device, Path(file) if file else None)
