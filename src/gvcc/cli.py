@@ -107,7 +107,7 @@ def encode(
         help="Atoms per step and latent frame, the same everywhere.")] = None,
     preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
     prior: Annotated[str, _how(
-        help="The generator that decodes: nano, gauss, or either with :FILE for weights of your own."
+        help="The generator that decodes: nano, gauss, or nano:FILE or gauss:FILE for own weights."
     )] = priors.DEFAULT,
     codebook: Annotated[int | None, _how("-K", "--codebook",
         help="Size of the gaussian codebook (preset paper).")] = None,
