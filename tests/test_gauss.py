@@ -144,7 +144,7 @@ def test_a_spectrum_is_itself_at_its_own_size():
         same = resample_spectrum(log_power, log_power.shape[axis], axis)
         assert torch.equal(same, log_power.double())
     prior = GaussPrior(weights(), bytes(8))
-    s = prior.spectrum((9, 32, 32))
+    s = prior.model.spectrum((9, 32, 32))
     assert s.double().log() == pytest.approx(prior.model._log_power, abs=1e-5)
     assert float(s.double().mean()) == pytest.approx(1, rel=1e-5)
 
@@ -181,7 +181,7 @@ def test_more_bins_continue_a_power_law():
 
 @pytest.mark.parametrize("size", [(1, 2, 2), (1, 1, 1), (3, 40, 5), (20, 7, 33), (9, 32, 32)])
 def test_any_size_has_a_spectrum_and_a_denoiser(prior, size):
-    s = prior.spectrum(size)
+    s = prior.model.spectrum(size)
     assert s.shape == (32, *size) and s.dtype == torch.float32
     assert torch.isfinite(s).all() and (s > 0).all()
     x = white(1, 32, *size)
@@ -218,7 +218,7 @@ def test_denoiser_is_the_mean_of_a_gaussian_given_what_is_seen(t):
     """Against dense conditioning, E[x0 | x] = K alpha (alpha^2 K + sigma^2 I)^-1 x, for the
     covariance K that the model's spectrum stands for."""
     prior, size = GaussPrior(weights(), bytes(8)), (2, 3, 4)
-    basis, s = dense_basis(size), prior.spectrum(size).double().reshape(3, -1)
+    basis, s = dense_basis(size), prior.model.spectrum(size).double().reshape(3, -1)
     x = white(4, 3, *size)
     got = prior.denoise(x, t)
     for c in range(3):
@@ -232,7 +232,7 @@ def test_denoiser_is_the_mean_of_a_gaussian_given_what_is_seen(t):
 def test_mean_error_is_that_of_the_model(prior, t):
     """|x0 - x0hat|^2 on draws from the model itself: sum S sigma^2 / (alpha^2 S + sigma^2)."""
     size, got = (9, 32, 32), 0.0
-    s = prior.spectrum(size).double()
+    s = prior.model.spectrum(size).double()
     # A linear filter's error depends on second moments alone: coefficients of +-sqrt(S), seen
     # under a noise of +-1 and its opposite, have them exactly.
     x0 = dct3(s.float().sqrt() * white(7, 32, *size).sign(), inverse=True)
@@ -247,7 +247,7 @@ def test_mean_error_is_that_of_the_model(prior, t):
 def test_mean_error_of_draws_from_the_model(prior):
     """The same by Monte Carlo, where no few coefficients hold most of the error."""
     size, t = (9, 32, 32), 0.3
-    s = prior.spectrum(size)
+    s = prior.model.spectrum(size)
     x0 = dct3(s.sqrt() * white(9, 32, *size), inverse=True)
     off = x0 - prior.denoise((1 - t) * x0 + t * white(10, 32, *size), t)
     want = (s * t**2 / ((1 - t) ** 2 * s + t**2)).double().sum()
@@ -257,7 +257,7 @@ def test_mean_error_of_draws_from_the_model(prior):
 def test_denoiser_at_the_ends(prior):
     x = white(5, 32, 3, 8, 8)
     assert torch.equal(prior.denoise(x, 1.0), torch.zeros_like(x))
-    s = float(prior.spectrum((3, 8, 8)).min())
+    s = float(prior.model.spectrum((3, 8, 8)).min())
     near = prior.denoise(x, 1e-3 * math.sqrt(s))
     assert torch.allclose(near, x, atol=1e-3)
     assert torch.allclose(prior.denoise(x, 0.0), x, atol=1e-5)
@@ -282,7 +282,7 @@ def test_denoised_steps_stay_on_the_models_path():
     times = flow.schedule(200, 1.0)
     got = flow.sample(prior.denoise, x, times, lambda *_: None, rule="posterior",
                       path=flow.PATHS["rf"], multistep=True)  # fmt: skip
-    want = dct3(dct3(x) * prior.spectrum(size).sqrt(), inverse=True)
+    want = dct3(dct3(x) * prior.model.spectrum(size).sqrt(), inverse=True)
     assert float((got - want).norm() / want.norm()) < 0.01
 
 

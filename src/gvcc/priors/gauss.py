@@ -24,12 +24,12 @@ from torch import Tensor
 from gvcc import flow
 from gvcc.errors import ConfigError
 from gvcc.priors import Spec
+from gvcc.priors.autoencoder import FIRST
 from gvcc.priors.spectrum import StationaryGaussian
 
 STRIDE = (4, 8, 8)
 GOP = 33
 KNOB = 1.5  # a Gaussian's "realistic" detail is noise: half of it is enough
-_FIRST = 2.0  # see the module's docstring
 _SHAPES = {"group": (768,), "first": (192,), "power": (9, 32, 32)}
 
 
@@ -77,7 +77,7 @@ class GaussPrior:
         x = frames.to(self.device).float() / 127.5 - 1 - self._colour
         t, h, w = x.shape[0], x.shape[1] // 8, x.shape[2] // 8
         x = x.reshape(t, h, 8, w, 8, 3).permute(0, 1, 3, 2, 4, 5)  # T h w 8 8 3
-        first = x[:1].reshape(1, h, w, 192) @ self._first.T * _FIRST
+        first = x[:1].reshape(1, h, w, 192) @ self._first.T * FIRST
         rest = x[1:].reshape(-1, 4, h, w, 192).permute(0, 2, 3, 1, 4).reshape(-1, h, w, 768)
         return (
             torch.cat([first, rest @ self._group.T]).permute(3, 0, 1, 2).contiguous() * self._gain
@@ -87,15 +87,11 @@ class GaussPrior:
         """Latent [C,F,h,w] -> uint8 [4(F-1)+1, 8h, 8w, 3]."""
         _, f, h, w = latent.shape
         y = (latent / self._gain).permute(1, 2, 3, 0)  # F h w C
-        first = (y[:1] / _FIRST) @ self._first
+        first = (y[:1] / FIRST) @ self._first
         rest = (y[1:] @ self._group).reshape(f - 1, h, w, 4, 192).permute(0, 3, 1, 2, 4)
         x = torch.cat([first, rest.reshape(-1, h, w, 192)]).reshape(-1, h, w, 8, 8, 3)
         x = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 8 * h, 8 * w, 3)
         return ((x + self._colour + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    def spectrum(self, size: tuple[int, ...]) -> Tensor:
-        """Variance of each 3-D DCT coefficient for latents of `size` (F, h, w): [C,F,h,w]."""
-        return self.model.spectrum(size)
 
     def denoise(self, x: Tensor, t: float) -> Tensor:
         """E[x0 | x_t] under the model."""

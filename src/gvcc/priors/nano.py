@@ -110,13 +110,18 @@ def build(
     name: str,
 ) -> Any:  # fmt: skip
     """One network of unpacked weights; ConfigError, naming the file, if they do not fit it."""
-    ours = {k.removeprefix(part + "."): v for k, v in tensors.items() if k.startswith(part + ".")}
     try:
         model: nn.Module = make(shape(**config[part]))
-        model.load_state_dict({k: v.float() for k, v in ours.items()})
+        model.load_state_dict(state(part, tensors))
     except (KeyError, TypeError, RuntimeError) as e:
         raise ConfigError(f"nano weights {name}: no {part} of the expected shape: {e}") from e
     return model
+
+
+def state(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 tensors of one network in unpacked weights, by their names in it."""
+    start = part + "."
+    return {k.removeprefix(start): v.float() for k, v in tensors.items() if k.startswith(start)}
 
 
 def pack(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:

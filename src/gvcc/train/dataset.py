@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from torch.nn import functional
 from gvcc import media
 from gvcc.errors import ConfigError, MediaError
 from gvcc.train import data
+from gvcc.train.loop import Progress
 
 PICTURES = {".webp", ".png", ".jpg", ".jpeg"}
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ the latents' 3-D DCT coefficients. The crops of both passes are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from gvcc.errors import ConfigError
 from gvcc.priors.gauss import GaussPrior
 from gvcc.priors.spectrum import dct3
 from gvcc.train import data
-
-Progress = Callable[[str, int, int], None]
+from gvcc.train.loop import Progress
 
 
 def bases(cov_group: Tensor, cov_first: Tensor, channels: int) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Recipe:
 
     `lr` is that of the matrices (Muon, scaled to AdamW's update size), `adam_lr` that of all
     other parameters. `ema` is the decay of the averaged weights. `bf16` runs the networks in
-    bfloat16 (GPU). `weights` and `pictures` as in Dataset.
+    bfloat16. `weights` and `pictures` as in Dataset.
     """
 
     steps: int

@@ -68,7 +68,7 @@ def flow(
     """Train nano's denoiser on the latents of the `trained` autoencoder; returns
     out/nano.safetensors, which holds both. Otherwise as `autoencoder`."""
     asked = prepare(out, "nano-flow", recipe, device, FlowRecipe)
-    config, tensors, _ = _keep(trained, out / "autoencoder.safetensors")
+    config, tensors = _keep(trained, out / "autoencoder.safetensors")
     auto = nano.build_autoencoder(config, tensors, str(trained)).to(device).eval()
     source = open_data(data, out, cache, asked, progress)
     power_file = out / "power.pt"
@@ -97,22 +97,20 @@ def _unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], bytes]:
         raise ConfigError(f"{path}: {e.strerror}") from e
 
 
-def _keep(trained: Path, own: Path) -> tuple[dict[str, Any], dict[str, Tensor], bytes]:
-    """What is in `trained`, after a check that the run began with the same, and a copy to `own`."""
-    given = _unpack(trained)
+def _keep(trained: Path, own: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors in `trained`, after a check that the run began with the same;
+    a copy goes to `own`."""
+    config, tensors, digest = _unpack(trained)
     if not own.exists():
         own.write_bytes(trained.read_bytes())
-    elif _unpack(own)[2] != given[2]:
+    elif _unpack(own)[2] != digest:
         raise ConfigError(f"{own.parent} holds a run on another autoencoder than {trained}")
-    return given
+    return config, tensors
 
 
 def _state(path: Path, part: str, like: nn.Module) -> dict[str, Tensor]:
     """One network's tensors in a weights file; ConfigError if they are not shaped as `like`."""
-    tensors = _unpack(path)[1]
-    state = {
-        k.removeprefix(part + "."): v.float() for k, v in tensors.items() if k.startswith(part)
-    }
+    state = nano.state(part, _unpack(path)[1])
     for name, value in like.state_dict().items():
         if name not in state or state[name].shape != value.shape:
             got = tuple(state[name].shape) if name in state else "missing"
@@ -138,18 +136,18 @@ def start(recipe: AutoencoderRecipe) -> Autoencoder:
 def prepare(out: Path, name: str, recipe: str | None, device: str, kind: type[R]) -> R:
     """Make the run's folder and its recipe.toml; returns the recipe."""
     own = out / "recipe.toml"
+    if recipe is None and own.exists():
+        return load_recipe(own, kind)
     which = recipe or ("cpu" if device == "cpu" else "gpu")
     shipped = Path(str(files("gvcc.train"))) / f"recipes/{name}-{which}.toml"
     path = shipped if shipped.is_file() else Path(which)
-    load_recipe(path, kind)
+    asked = load_recipe(path, kind)
     text = path.read_text()
-    if own.exists() and recipe is None:
-        return load_recipe(own, kind)
     if own.exists() and own.read_text() != text:
         raise ConfigError(f"{out} holds a run with another recipe; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     own.write_text(text)
-    return load_recipe(own, kind)
+    return asked
 
 
 def open_data(
