@@ -10,6 +10,7 @@ every coefficient, minimum over q_i = 2^(-2 R_i) of sum R_i with sum 2 S_i (1 - 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from fractions import Fraction
@@ -19,9 +20,10 @@ import torch
 from common import RESULTS, save
 from torch import Tensor
 
-from gvcc import bitstream, codec, rate
+from gvcc import allocation, bitstream, flow, rate, trajectory
 from gvcc.bitstream import GopRecord, Header
-from gvcc.priors import Spec
+from gvcc.gop import Gop
+from gvcc.priors import Condition, Spec
 from gvcc.records import Colour
 
 DIM, MSE = 16384, 0.35
@@ -46,21 +48,30 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     p = rate.PRESETS[preset]
     header = Header(
         prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
-        colour=Colour(), gop=1, mode="t2v", path="rf", rule=p["rule"], coder=p["coder"],
+        colour=Colour(), gop=1, overlap=0, path="rf", rule=p["rule"], coder=p["coder"],
         allocation=p["allocation"], size=p["size"], seed=seed, steps=p["steps"], tail=p["tail"],
         shift=p["shift"] or 1.0, g_scale=p["g_scale"], knob=1.0, multistep=p["multistep"],
         audio=False,
     )  # fmt: skip
-    coder = codec.make_coder(header, DIM, "cpu")
+    coder = trajectory.make_coder(header, DIM, "cpu")
     config = rate.EncodeConfig(preset=preset, atoms=m if preset == "paper" else None,
                                size=None if bits is None else 200 + bits // 8)  # fmt: skip
-    metric = prior.metric if p["metric"] else None
-    pacer = rate.Pacer(header, config, [1], None, coder.bits)
-    header = pacer.solve(header, lambda i: codec._profile(prior, header, coder, i, x0, metric))
-    grant = pacer.grant(0)
-    noise = codec._Choose(coder, header, 0, x0, metric, grant)
-    x = codec._trajectory(prior, header, 0, tuple(x0.shape), coder, noise, lambda i, x: None)
-    record = GopRecord(grant.stop, grant.atoms, (0, 0, 0, 0), noise.writer.finish())
+    metric, gop, free = prior.metric if p["metric"] else None, Gop(0, 1), [0]
+    pacer = rate.Pacer(header, config, [gop], None, 4, coder.bits)
+    shape = (DIM, 1, 1, 1)
+    eps = coder.initial(shape, 0)
+    profile = allocation.profile(prior.denoise, flow.PATHS["rf"], x0, eps, metric, free)
+    header = pacer.solve(header, [profile])
+    record = GopRecord(gop, 0, 0, 0, (0, 0, 0, 0), (), b"", b"")
+    empty = len(bitstream.write_gop(record, 0, bitstream.write_header(header)))
+    room = pacer.grant(0, gop).record
+    allotment = pacer.allot(0, gop, None if room is None else room - empty, 1)
+    noise = trajectory.Choose(coder, header, 0, x0, metric, allotment, free)
+    x = trajectory.run(
+        Condition(prior.denoise, {}), header, 0, shape, coder, noise, lambda i, x: None
+    )
+    record = dataclasses.replace(record, stop=allotment.stop, atoms=allotment.atoms,
+                                 symbols=noise.writer.finish())  # fmt: skip
     size = 8 * len(bitstream.write_gop(record, 0, bitstream.write_header(header)))
     return size, float(((x - x0) ** 2).mean()), float((x**2).mean() / (x0**2).mean())
 

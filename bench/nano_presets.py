@@ -18,7 +18,8 @@ import torch
 from common import CLIPS, clip, save
 from nano_rd import Tap, bits_at
 
-from gvcc import bitstream, codec
+from gvcc import codec
+from gvcc import parser as streams
 from gvcc.priors import nano
 from gvcc.rate import EncodeConfig
 
@@ -40,7 +41,7 @@ def measure(cell: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         "power": float((tap.x**2).mean() / (tap.x0**2).mean()),
     }  # fmt: skip
     if "atoms" in asked:
-        header = bitstream.parse(made.data).header
+        header = streams.parse(made.data).header
         count = (header.steps - header.tail) * tap.x.shape[1]
         published = asked["atoms"] * (math.log2(header.size) + 1) * count
         row["published_bits_per_pixel"] = published / pixels

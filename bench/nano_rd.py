@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gvcc import codec, priors
 from gvcc.eval import metrics
-from gvcc.priors import Prior, nano
+from gvcc.priors import Condition, Prior, nano
 from gvcc.priors.gauss import KNOB
 from gvcc.rate import EncodeConfig
 
@@ -50,6 +50,10 @@ class Tap:
 
     def denoise(self, x: Tensor, t: float) -> Tensor:
         return self.prior.denoise(x, t)
+
+    def condition(self, *_: object) -> Condition:
+        """T2V: no picture is known."""
+        return Condition(self.denoise, {})
 
 
 class Linear(Tap):

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import nano_plot
 import numpy as np
-
-RESULTS = Path(__file__).resolve().parents[1] / "docs/results"
-
-
-def load(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def table(head: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table; floats with three digits after the point."""
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+import summary_modes
+from pages import RESULTS, load, table
 
 
 def clips() -> str:
@@ -147,6 +134,10 @@ def rate_distortion() -> str:
 
 
 SECTIONS = {
+    summary_modes.modes: {"modes"},
+    summary_modes.chain: {"chain"},
+    summary_modes.references: {"stills", "residual", "shares"},
+    summary_modes.length: {"long_clip", "scenes"},
     rate_distortion: {"nano_rd", "anchors", "nano_presets", "nano_speed"},
     clips: {"eval_clips"},
     autoencoder: {"autoencoder"},

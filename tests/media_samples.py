@@ -75,6 +75,16 @@ def numbered(count, height=16, width=16):
     return [av.VideoFrame.from_ndarray(level, format="gray") for level in levels]
 
 
+def grey_yuv(count):
+    return [
+        picture(
+            [np.full((32, 32), 50 + n, np.uint8)] + [np.full((16, 16), 128, np.uint8)] * 2,
+            "yuv420p",
+        )
+        for n in range(count)
+    ]
+
+
 def numbers(video):
     return (video.frames[:, 0, 0, 0] // 2).tolist()
 

@@ -1,22 +1,14 @@
 """A second reader of gvcc files, written from docs/format.md alone: nothing of gvcc is imported.
-Sections are those of the document. Everything but pictures is read."""
+Sections are those of the document. Everything but pictures is read; spec_symbols.py reads what the
+range coder wrote."""
 
 import itertools
 import math
 import zlib
 
+from spec_symbols import Bad, Symbols, atoms, need, residual, zigzag
 
-class Bad(Exception):
-    """The file breaks a rule: the name that section 9 gives the error, and which rule."""
-
-
-def need(condition, why, error="Corrupt"):
-    if not condition:
-        raise Bad(error, why)
-
-
-def zigzag(value):
-    return value // 2 if value % 2 == 0 else -(value + 1) // 2
+__all__ = ["Bad", "Symbols", "read"]
 
 
 class Bytes:
@@ -56,7 +48,7 @@ class Bytes:
 
     def header(self):  # section 2.1
         need(self.data and b"\x8bGVC".startswith(self.data[:4]), "magic")
-        need(self.take(5)[4] == 1, "version", "Unsupported")
+        need(self.take(5)[4] == 2, "version", "Unsupported")
         body, crc = Bytes(self.blob()), zlib.crc32(self.data[: self.at])
         need(self.number(4) == crc, "the header's checksum")
         return body.fields() | {"crc": crc}
@@ -65,7 +57,7 @@ class Bytes:
         h = {"flags": self.number()}
         need(h["flags"] < 8, "reserved flag", "Unsupported")
         for field, known in (
-            ("path", ("rf", "vp")), ("mode", ("t2v",)), ("rule", ("em", "ou", "posterior")),
+            ("path", ("rf", "vp")), ("rule", ("em", "ou", "posterior")),
             ("coder", ("gaussian", "hadamard")), ("allocation", ("uniform", "matched")),
         ):  # fmt: skip
             h[field] = dict(enumerate(known)).get(self.number())
@@ -75,13 +67,14 @@ class Bytes:
         h |= {"colour": list(self.take(3)), "digest": self.take(8).hex(), "prior": self.name()}
         h |= {field: self.varint() for field in ("width", "height", "frames")}
         n, d = h["fps"] = self.fraction()
-        h |= {field: self.varint() for field in ("gop", "size", "seed")}
+        h |= {field: self.varint() for field in ("gop", "overlap", "size", "seed")}
         need(self.at == len(self.data), "bytes left over in the header")
         seed, k = (2**31 - 1, (1, 2**16)) if h["coder"] == "gaussian" else (2**64 - 1, (0, 0))
         for field, low, high in (
             ("width", 16, 65535), ("height", 16, 65535), ("frames", 1, 2**32 - 1),
-            ("gop", 1, 1024), ("steps", 2, 255), ("tail", 1, h["steps"]), ("shift", 1, 65280),
-            ("g_scale", 0, 65280), ("knob", 64, 128), ("seed", 0, seed), ("size", *k),
+            ("gop", 1, 1024), ("overlap", 0, h["gop"] // 2), ("steps", 2, 255),
+            ("tail", 1, h["steps"]), ("shift", 1, 65280), ("g_scale", 0, 65280),
+            ("knob", 64, 128), ("seed", 0, seed), ("size", *k),
         ):  # fmt: skip
             need(low <= h[field] <= high, field)
         need(d <= n << 16 and n <= d << 16, "frame rate")
@@ -91,20 +84,48 @@ class Bytes:
         need(pixels * gop <= 2**29 and pixels * h["frames"] <= 2**32, "frames", "TooLarge")
         return h
 
-    def record(self, kind, index, header_crc):  # section 2.3
+    def record(self, kind, index, header_crc):  # section 2.3: head, body, whether it checks
         start = self.at
-        found, payload = self.number(), self.blob()
+        found, head = self.number(), self.blob()
         bound = header_crc.to_bytes(4, "little") + index.to_bytes(4, "little")
         crc = zlib.crc32(bound + self.data[start : self.at])
-        need(self.number(4) == crc, f"checksum of record {index}")
+        need(self.number(4) == crc, f"checksum of record {index}'s head")
         need(found == kind, "kind of record")
-        return Bytes(payload)
+        head = Bytes(head)
+        body = Bytes(self.take(head.varint()))
+        crc = zlib.crc32(crc.to_bytes(4, "little") + body.data)
+        return head, body, self.number(4) == crc
 
-    def gop(self, h):  # section 3.1
-        g = {"stop": self.number(), "check": [self.number(1, signed=True) for _ in range(4)]}
-        g |= {"atoms": self.varint(), "symbols": self.data[self.at :]}
+    def place(self, h, before):  # section 3.1
+        layout, g = self.number(), {"frames": self.varint()}
+        need(self.at == len(self.data), "bytes left over in a GOP's head")
+        need(layout < 32, "layout", "Unsupported")
+        g |= {"first": ("none", "still", "previous", "shared")[layout & 3], "last": layout & 4 > 0}
+        need(not layout & 8 or h["overlap"], "a cross-fade without overlap")
+        g["fade"] = h["overlap"] if layout & 8 else 0
+        skip, end = layout & 3 > 1, before["start"] + before["frames"] if before else 0
+        g["start"] = end - skip - g["fade"]
+        need(skip + g["fade"] < g["frames"] <= h["gop"], "frames of a GOP")
+        need(g["start"] + g["frames"] <= h["frames"], "frames of the clip")
+        need(before or g["start"] == 0 and not skip, "the first GOP")
+        need(g["first"] != "shared" or before["last"], "a still that is not there")
+        need(not g["last"] or g["first"] != "none" and g["frames"] > 1, "a last still")
+        fits = g["first"] == "none" and before and before["frames"] >= h["overlap"]
+        need(not g["fade"] or fits, "a cross-fade")
+        return g, layout & 16 > 0
+
+    def gop(self, h, place, more):  # section 3.2
+        g = {"gop": place, "stop": self.number()}
+        g["check"] = [self.number(1, signed=True) for _ in range(4)]
+        g |= {"atoms": self.varint(), "tail_atoms": self.varint()}
+        number = (place["first"] == "still") + place["last"]
+        g["stills"] = tuple(self.blob() for _ in range(number))
+        g["residual"] = self.blob() if more else b""
+        g["symbols"] = self.data[self.at :]
+        need(not more or g["residual"], "an empty residual")
         need(g["stop"] <= h["steps"] - h["tail"], "stop")
-        need(g["atoms"] <= 8 * len(self.data) * (h["allocation"] == "uniform"), "atoms")
+        most = 8 * len(self.data) * (h["allocation"] == "uniform")
+        need(g["atoms"] + g["tail_atoms"] <= most, "atoms")
         need(len(g["symbols"]) % 4 == 0, "symbols are not whole words")
         return g
 
@@ -119,80 +140,37 @@ class Bytes:
         return a
 
 
-class Symbols:
-    def __init__(self, data):  # section 4.1
-        words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
-        self.words, self.allowed = itertools.chain(words, itertools.repeat(0)), 8 * len(data)
-        self.range, self.e = 2**64 - 1, next(self.words) << 32 | next(self.words)
-
-    def number(self, k):
-        self.allowed -= k
-        need(self.allowed >= 0, "more symbols than the record holds")
-        s = self.range >> 24
-        need(self.e // s < 1 << 24, "range decoder")
-        v = self.e // s >> 24 - k
-        self.e, self.range = self.e - s * (v << 24 - k), s << 24 - k
-        if self.range < 1 << 32:
-            self.e, self.range = self.e << 32 | next(self.words), self.range << 32
-        return v
-
-    def bits(self, n):  # section 4.2
-        value = sum(self.number(16) << 16 * i for i in range(n // 16))
-        return value + (self.number(n % 16) << n // 16 * 16 if n % 16 else 0)
-
-    def rice(self, k):  # section 4.3
-        q = next(q for q in itertools.count() if q == 24 or not self.number(1))
-        return self.bits(32) if q == 24 else (q << k) + self.bits(k)
-
-    def counts(self, steps, frames):  # section 4.4
-        m = []
-        for f in range(frames):
-            g, k = (m[-1], 0) if m else (0, 3)
-            if steps:
-                a, b = map(sum, (m, steps[-1][:f]) if f else (steps[-1], steps[-2:][0]))
-                g = min(2**20, (steps[-1][f] * (2 * a + 1) + b) // (2 * b + 1))
-                k = max(0, g.bit_length() - (5 if f else 4))
-            m.append(g + zigzag(self.rice(k)))
-            need(0 <= m[-1] <= 2**20, "count")
-        return m
-
-    def hadamard(self, m, dim):  # section 4.5
-        n = 1 + max(1, (dim - 1).bit_length())
-        high = [self.number(n - 16) << 16 for _ in range(m)] if n > 24 else [0] * m
-        return [divmod(v + self.number(16 if n > 24 else n), 2) for v in high]
-
-    def gaussian(self, m, size):  # section 4.6
-        need(m <= min(size, 4096), "too many atoms of a set")
-        rank, c, index = self.bits((math.comb(size, m) - 1).bit_length()), size, []
-        need(rank < math.comb(size, m), "rank")
-        for i in range(m, 0, -1):
-            c = next(c for c in range(c - 1, -1, -1) if math.comb(c, i) <= rank)
-            rank -= math.comb(c, i)
-            index.insert(0, c)
-        return [(c, self.number(1)) for c in index]
-
-
-def atoms(h, g, frames, dim):  # section 3.2: [step][frame] -> list of (index, minus)
-    coder, steps, out, n = Symbols(g["symbols"]), [], [], g["stop"] * frames
-    read = coder.gaussian if h["coder"] == "gaussian" else coder.hadamard
-    for j in range(g["stop"]):
-        dealt = [(g["atoms"] + n - 1 - j * frames - f) // n for f in range(frames)]
-        steps.append(coder.counts(steps, frames) if h["allocation"] == "matched" else dealt)
-        out.append([read(m, h["size"] or dim) for m in steps[j]])
-    return out
+def latent_frames(place, stills, shared, stride):  # section 3.3: their number, and the known ones
+    groups = -(-(place["frames"] - 1 - place["last"]) // stride)
+    frames = 1 + groups + place["last"]
+    given = {"none": False, "still": stills[:1] > (b"",), "previous": True, "shared": shared}
+    known = {0} if given[place["first"]] else set()
+    return frames, known | {frames - 1} if place["last"] and stills[-1] else known
 
 
 def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
-    file, gops = Bytes(data, "Truncated"), []
+    file, gops, audio, place, end = Bytes(data, "Truncated"), [], None, None, 0
     h = file.header()
-    number = -(-h["frames"] // h["gop"])
-    for i in range(number):
-        gops.append(file.record(0x47, i, h["crc"]).gop(h))
+    need(not channels or (h["gop"] - 1) % strides[0] == 0, "GOP length")
+    sound = h["flags"] >> 1 & 1
+    if sound:
+        head, body, whole = file.record(0x41, 0, h["crc"])
+        need(head.at == len(head.data) and whole, "the audio record")
+        audio = body.audio()
+    size = [-(-h[side] // q) for side, q in zip(("height", "width"), strides[1:], strict=True)]
+    shared = False  # whether the last still of the GOP before is given
+    while end < h["frames"]:
+        head, body, whole = file.record(0x47, len(gops) + sound, h["crc"])
+        place, more = head.place(h, place)
+        end = place["start"] + place["frames"]
+        need(whole, "checksum of a GOP's body")
+        g = body.gop(h, place, more)
+        gops.append(g)
         if channels:
-            need((h["gop"] - 1) % strides[0] == 0, "GOP length")
-            frames = 1 - (1 - min(h["gop"], h["frames"] - i * h["gop"])) // strides[0]
-            dim = channels * -(-h["height"] // strides[1]) * -(-h["width"] // strides[2])
-            gops[i]["coded"] = atoms(h, gops[i], frames, dim)
-    audio = file.record(0x41, number, h["crc"]).audio() if h["flags"] & 2 else None
+            need(all(s[0] < 2 for s in g["stills"] if s), "a still's codec", "Unsupported")
+            frames, known = latent_frames(place, g["stills"], shared, strides[0])
+            shared = place["last"] and frames - 1 in known
+            g["coded"] = atoms(h, g, frames, known, channels * math.prod(size))
+            g["levels"] = residual(g["residual"], channels, *size) if more else None
     need(file.at == len(data), "bytes after the last record")
     return {"header": h, "gops": gops, "audio": audio}

@@ -19,7 +19,7 @@ from cli_runner import GVCC, Run, frames
 from rich.console import Console
 
 import gvcc
-from gvcc import cli, codec, media
+from gvcc import cli, media, trajectory
 from gvcc.media import Video
 from gvcc.records import Audio, Packet
 
@@ -176,9 +176,9 @@ def test_decode_knob(run: Run, coded: Path) -> None:
 
 _REPORT = "file frames width height fps bytes bits_per_pixel kbps seconds"
 _JSON = {
-    "encode": f"{_REPORT} preset prior",
-    "verify": f"{_REPORT} preset prior verified",
-    "decode": _REPORT,
+    "encode": f"{_REPORT} preset prior mode",
+    "verify": f"{_REPORT} preset prior mode verified",
+    "decode": "file frames width height fps seconds",
     "inspect": "version header gops audio bytes where bits_per_pixel kbps",
     "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio "
                "frames width height notes bytes bits_per_pixel kbps",
@@ -209,13 +209,16 @@ def test_json_is_one_object_with_frozen_keys(
         assert report["header"]["fps"] == "25"
     elif command != "compare":
         assert (report["frames"], report["width"], report["height"]) == (9, 48, 32)
-        assert report["bits_per_pixel"] == 8 * report["bytes"] / (9 * 48 * 32)
+        if command != "decode":
+            assert report["bytes"] == (tmp_path / "a.gvcc").stat().st_size
+            assert report["bits_per_pixel"] == 8 * report["bytes"] / (9 * 48 * 32)
 
 
 def test_json_and_a_stream_do_not_share_stdout(run: Run, clip: Path, coded: Path) -> None:
     for args in (("encode", clip), ("decode", coded)):
         done = run(*args, "-o", "-", "--json")
-        assert (done.code, done.out) == (2, b"") and "both want stdout" in done.err
+        assert (done.code, done.out) == (2, b"")
+        assert "--json" in done.err and "-o -" in done.err
 
 
 def test_compare_counts_the_bits_over_the_files_own_frames(
@@ -251,7 +254,7 @@ def test_progress_on_a_terminal_and_nothing_left_of_it(
 def test_drift_is_told(
     run: Run, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "_drift", lambda *_: 0.25)
+    monkeypatch.setattr(trajectory, "drift", lambda *_: 0.25)
     done = run("decode", coded, "-o", tmp_path / "a.y4m")
     assert done.code == 0 and "differ from the encoder's by about 0.250 RMS" in done.err
 
@@ -261,9 +264,12 @@ _FLAGS = {
         "source", "-o --output", "-y --overwrite", "--preset", "--prior", "--bpp", "--kbps",
         "--size", "-M --atoms", "-K --codebook", "--seed", "--steps", "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
+        "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
+        "--tail-atoms", "--resume",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
+        "--start", "--end", "--follow", "--keep-going",
     },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--json"},

@@ -7,9 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from cli_runner import GVCC, Run
 
 import gvcc
 from gvcc import cli, codec, colour, media
-from gvcc.media import Video
+from gvcc.terminal import Growing
 
 # -- what is refused --------------------------------------------------------------------------
 
@@ -53,6 +53,26 @@ _REFUSED = [
     Refused("encode CLIP -o NEW --knob 3", 2, "knob is 3.0, expected 1 to 2"),
     Refused("encode CLIP -o NEW --gop 4", 2, "GOP length 4 is not 1 modulo 4"),
     Refused("encode CLIP -o NEW --matrix bt70", 2, "bt709"),
+    Refused("encode CLIP -o NEW --mode i9v", 2, "did you mean 'i2v'?"),
+    Refused("encode CLIP -o NEW --overlap 17", 2, "overlap is 17, expected 0 to 16"),
+    Refused("encode CLIP -o NEW --mode i2v --overlap 2", 2, "overlap is for mode t2v, not i2v"),
+    Refused("encode CLIP -o NEW --mode flf2v --refresh 2", 2, "refresh is for modes i2v and auto"),
+    Refused("encode CLIP -o NEW --mode i2v --refresh -1", 2, "refresh"),
+    Refused("encode CLIP -o NEW --mode flf2v --gop 1", 2, "GOPs of more than one frame"),
+    Refused("encode CLIP -o NEW -M 4 --tail-atoms 8", 2, "M_tail goes with M, in modes i2v"),
+    Refused("encode CLIP -o NEW --mode i2v --tail-atoms 8", 2, "M_tail goes with M"),
+    Refused("encode CLIP -o NEW --mode i2v -M 4 --tail-atoms 0", 2, "M_tail is 0, expected 1 to"),
+    Refused("encode CLIP -o NEW --resume", 2, "nothing to resume: there is no"),
+    Refused("encode CLIP -o - --resume", 2, "--resume does not go with -o -"),
+    Refused("decode CODED -o DIR/a.mp4 --start 9", 2, "frames 9 to 9 are not within the clip's 9"),
+    Refused("decode CODED -o DIR/a.mp4 --start -1", 2, "frames -1 to 9 are not within"),
+    Refused("decode CODED -o DIR/a.mp4 --start 4 --end 4", 2, "frames 4 to 4 are not within"),
+    Refused("decode CODED -o DIR/a.mp4 --end 1s", 2, "frames 0 to 25 are not within"),
+    Refused("decode CODED -o DIR/a.mp4 --start 1m", 2, "neither a frame number nor seconds"),
+    Refused("decode CODED -o DIR/a.mp4 --end nans", 2, "neither a frame number nor seconds"),
+    Refused("decode CODED -o DIR/a.png --end 2", 2, "a .png holds one frame, not 2"),
+    Refused("decode CODED -o DIR/a.mp4 --follow --end 2", 2, "--follow does not go with --start"),
+    Refused("decode DIR/none.part -o DIR/a.mp4 --follow", 1, "none.part: cannot read: No such"),
     Refused("encode CLIP -o NEW --device tpu0", 2, "device 'tpu0'"),
     Refused("decode CODED -o DIR/a.mp4 --device tpu0", 2, "device 'tpu0'"),
     Refused("train gauss DIR -o NEW", 2, "no video files below"),
@@ -115,7 +135,7 @@ def test_the_smallest_size_that_is_named_is_reachable(run: Run, clip: Path, tmp_
     [
         (
             ("encode", "a", "-o", "b", "--presett", "paper"),
-            "No such option: --presett (Possible options: --preset)",
+            "No such option: --presett (Possible options: --preset, --resume)",
         ),
         (("encode", "a", "-o", "b", "--bp", "1"), "Possible options: --bpp"),
         (("encod", "a"), "Did you mean 'encode'"),
@@ -160,27 +180,29 @@ def test_a_truncated_file_gives_its_whole_gops_and_exit_code_1(
     cut.write_bytes(data[:-1])
     done = run("decode", cut, "-o", f"{back}/", "--json")
     assert done.code == 1
-    assert "gvcc: " in done.err and "1 of 2 GOPs are whole" in done.err
+    assert "gvcc: " in done.err and "1 GOPs are whole, 5 of 9 frames" in done.err
     assert json.loads(done.out)["frames"] == 5
     want = gvcc.decode(data).frames[:5]
     assert np.array_equal(media.read(back).frames, want)
 
     cut.write_bytes(data[:70])
     done = run("decode", cut, "-o", tmp_path / "none.mp4")
-    assert done.code == 1 and "0 of 2 GOPs are whole" in done.err
+    assert done.code == 1 and "0 GOPs are whole, 0 of 9 frames" in done.err
     assert not (tmp_path / "none.mp4").exists()
     done = run("inspect", cut)
     assert done.code == 1 and done.err.count("\n") == 1
 
 
-def test_a_damaged_file_is_refused_before_anything_is_written(
+def test_a_damaged_file_is_refused_and_nothing_stays_of_its_pictures(
     run: Run, coded: Path, tmp_path: Path
 ) -> None:
     data = bytearray(coded.read_bytes())
     data[-20] ^= 1
     done = run("decode", "-", "-o", tmp_path / "a.mp4", stdin=bytes(data))
     assert (done.code, done.out) == (1, b"")
-    assert done.err == "gvcc: the checksum of record 1 does not match\n"
+    assert done.err.splitlines()[-1] == (
+        "gvcc: GOP 1, frames 5 to 8, cannot be decoded: the checksum of GOP 1 does not match"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -197,18 +219,18 @@ def test_verify(run: Run, clip: Path, tmp_path: Path) -> None:
 def test_verify_finds_what_does_not_decode_to_the_same(
     run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    real = codec.decode
+    class Faulty(codec.Decoder):
+        def pictures(self) -> Iterator[np.ndarray]:
+            for number, picture in enumerate(super().pictures()):
+                if number == 8 and fault == "a frame":
+                    return
+                if number == 3 and fault == "an error":
+                    raise gvcc.Corrupt("bad")
+                if number == 3 and fault == "one value":
+                    picture[4, 5, 1] ^= 1
+                yield picture
 
-    def decode(*args: Any, **kwargs: Any) -> Video:
-        video = real(*args, **kwargs)
-        if fault == "an error":
-            raise gvcc.Corrupt("bad")
-        if fault == "a frame":
-            return Video(video.frames[:-1], video.fps)
-        video.frames[3, 4, 5, 1] ^= 1
-        return video
-
-    monkeypatch.setattr(codec, "decode", decode)
+    monkeypatch.setattr(codec, "Decoder", Faulty)
     done = run("encode", clip, "-o", tmp_path / "a.gvcc", "--verify", "--json")
     assert done.code == 4
     assert json.loads(done.out)["verified"] is False
@@ -218,16 +240,21 @@ def test_verify_finds_what_does_not_decode_to_the_same(
 # -- no half files ----------------------------------------------------------------------------
 
 
-def test_a_failing_write_leaves_nothing(
+def test_a_failing_write_leaves_what_can_be_used(
     run: Run, clip: Path, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    file, part = tmp_path / "a.gvcc", tmp_path / "a.gvcc.part"
     with monkeypatch.context() as m:
         m.setattr(cli.os, "replace", full)
-        done = run("encode", clip, "-o", tmp_path / "a.gvcc")
-    assert done.code == 1 and done.err.endswith("a.gvcc: cannot write: No space left on device\n")
+        done = run("encode", clip, "-o", file)
+    said = f"a.gvcc: cannot write: No space left on device; {part} is the whole file\n"
+    assert done.code == 1 and done.err.endswith(said)
+    assert part.read_bytes() == gvcc.encode(clip)
+    assert run("encode", clip, "-o", file, "--resume").code == 0
+    file.unlink()
     with monkeypatch.context() as m:
         m.setattr(colour, "pngs", full)
         done = run("decode", coded, "-o", tmp_path / "pictures")
@@ -235,16 +262,37 @@ def test_a_failing_write_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_full_disk_keeps_the_gops_that_are_there(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Of a file of which no GOP was written nothing stays."""
+    real, written = Growing.write, []
+
+    def write(self: Growing, data: bytes) -> None:
+        if len(written) == after:
+            raise gvcc.GvccError("no space")
+        written.append(data)
+        real(self, data)
+
+    monkeypatch.setattr(Growing, "write", write)
+    done = run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5", "--size", "400")
+    assert done.code == 1 and done.err.endswith("gvcc: no space\n")
+    left = [p.read_bytes() for p in tmp_path.iterdir()]
+    assert left == ([] if after == 1 else [b"".join(written)])
+    assert ("--resume goes on with it" in done.err) == (after == 2)
+
+
 @pytest.mark.parametrize("stage", ["encode", "write", "decode", "pictures"])
-def test_ctrl_c_leaves_nothing(
+def test_ctrl_c_leaves_no_half_file(
     run: Run, clip: Path, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     module, name = {
-        "encode": (codec, "encode"), "write": (cli.os, "replace"),
-        "decode": (codec, "decode"), "pictures": (colour, "pngs"),
+        "encode": (codec, "encode_parts"), "write": (cli.os, "replace"),
+        "decode": (codec, "Decoder"), "pictures": (colour, "pngs"),
     }[stage]  # fmt: skip
     monkeypatch.setattr(module, name, stop)
     if stage in ("encode", "write"):
@@ -252,28 +300,35 @@ def test_ctrl_c_leaves_nothing(
     else:
         done = run("decode", coded, "-o", f"{tmp_path}/pictures/")
     assert (done.code, done.out) == (130, b"")
-    assert not list(tmp_path.iterdir())
+    left = [p.name for p in tmp_path.iterdir()]
+    assert left == (["a.gvcc.part"] if stage == "write" else [])  # whole, but for its name
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_killed_encode_leaves_nothing(
+def test_a_killed_encode_leaves_whole_gops_or_nothing(
     large: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
+    """test_cli_modes.py has SIGKILL, and goes on with what is left."""
     command = [*GVCC, "encode", str(large), "-o", str(tmp_path / "a.gvcc"), "--gop", "1", "-M", "4"]
     process = subprocess.Popen(
-        [*command, "--steps", "60", "--frames", "9"],
+        [*command, "--steps", "60", "--frames", "9", "--prior", "gauss"],
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
     )
     assert process.stderr is not None
     with process:
-        first = process.stderr.readline()
+        told = [process.stderr.readline() for _ in range(2)]
         process.send_signal(number)
         rest = process.stderr.read()
-    assert first.startswith(b"encode: gop 1/9, step 60/60")
+    assert told[1].startswith(b"encode: gop 2/9, step 60/60")
     assert process.returncode == code
     assert b"Traceback" not in rest
-    assert not list(tmp_path.iterdir())
+    assert b"a.gvcc.part holds what was done; --resume goes on with it" in rest
+    (part,) = tmp_path.iterdir()
+    assert part.name == "a.gvcc.part"
+    with pytest.raises(gvcc.Truncated) as caught:
+        gvcc.inspect(part.read_bytes())
+    assert 1 <= caught.value.whole_gops < 9
 
 
 @pytest.mark.parametrize("command", ["inspect", "decode"])

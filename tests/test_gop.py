@@ -1,30 +1,136 @@
-"""plan(): every frame once, in order, and legal lengths."""
+"""How a clip is cut: every frame once, in order, from what is decoded before it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc.errors import ConfigError
-from gvcc.gop import Gop, legal_length, plan
+from gvcc.errors import ConfigError, Corrupt
+from gvcc.gop import (
+    MODES,
+    Assembler,
+    Gop,
+    cross_fade,
+    dependents,
+    legal_length,
+    needed,
+    plan,
+    variants,
+)  # fmt: skip
 
 strides = st.integers(1, 8)
 
 
+@dataclass
+class Planned:
+    frames: int
+    gop: int
+    stride: int
+    mode: str
+    overlap: int
+    cuts: set[int]
+    gops: list[Gop]
+
+
+@st.composite
+def planned(draw: st.DrawFn, modes: tuple[str, ...] = MODES, choose: bool = False) -> Planned:
+    """The GOPs of a clip; with `choose` those that `auto` picks, at random."""
+    frames, stride, mode = draw(st.integers(1, 500)), draw(strides), draw(st.sampled_from(modes))
+    gop = stride * draw(st.integers(0 if mode == "t2v" else 1, 12)) + 1
+    overlap = draw(st.integers(0, gop // 2)) if mode == "t2v" else 0
+    refresh = draw(st.integers(0, 3)) if mode in ("i2v", "auto") else 0
+    cuts = draw(st.sets(st.integers(-3, 510), max_size=6))
+    gops = list(plan(frames, gop, stride, mode, overlap=overlap, refresh=refresh, cuts=cuts))
+    if choose and mode == "auto":
+        for i, g in enumerate(gops):
+            gops[i] = draw(st.sampled_from(variants(g, gops[i - 1] if i else None)))
+    return Planned(frames, gop, stride, mode, overlap, {c for c in cuts if 0 < c < frames}, gops)
+
+
+def shown(g: Gop) -> range:
+    """The frames that a GOP is the first to show."""
+    return range(g.start + g.skip + g.fade, g.end)
+
+
+# -- plan and what auto makes of it -----------------------------------------------------------
+
+
 @settings(deadline=None)
-@given(st.integers(1, 400), st.integers(0, 12), strides)
-def test_plan(frames: int, groups: int, stride: int) -> None:
-    gop = groups * stride + 1
-    plans = list(plan(frames, gop, stride))
-    shown = [f for p in plans for f in range(p.start, p.start + p.frames)]
-    assert shown == list(range(frames))
-    assert len(plans) == -(-frames // gop)
-    assert all(p.frames == p.length == gop for p in plans[:-1])
-    last = plans[-1]
-    assert 1 <= last.frames <= last.length <= gop
-    for p in plans:
-        assert p.length == legal_length(p.frames, stride)
+@given(planned(choose=True))
+def test_every_frame_once_in_order_and_only_references_backwards(p: Planned) -> None:
+    assert [f for g in p.gops for f in shown(g)] == list(range(p.frames))
+    before = None
+    for g in p.gops:
+        g.check(before, p.frames, p.gop, p.overlap)  # what a reader of the file will check
+        length = g.length(p.stride)
+        assert length % p.stride == 1 % p.stride and length >= g.frames
+        assert g.length(p.stride) <= p.gop + p.stride * g.last
+        before = g
+
+
+@settings(deadline=None)
+@given(planned())
+def test_no_gop_crosses_a_cut(p: Planned) -> None:
+    starts = {shown(g).start for g in p.gops}
+    assert p.cuts <= starts
+    for g in p.gops:
+        # Not even a reference does; a cross-fade is between GOPs of one scene.
+        assert not p.cuts & set(range(g.start + 1, g.end))
+        if g.start + g.skip in p.cuts and p.mode != "t2v":
+            assert g.first == "still"
+
+
+@settings(deadline=None)
+@given(planned())
+def test_modes(p: Planned) -> None:
+    firsts = {g.first for g in p.gops}
+    if p.mode == "t2v":
+        assert firsts == {"none"} and not any(g.last for g in p.gops)
+    elif p.mode == "flf2v":
+        assert firsts <= {"still", "shared"}
+        assert all(g.last == (g.frames > 1) for g in p.gops)
+        assert not any(g.tail for g in p.gops)
+    else:
+        assert firsts <= {"still", "previous"} and not any(g.last for g in p.gops)
+        nexts = [*p.gops[1:], None]
+        for g, after in zip(p.gops, nexts, strict=True):
+            assert g.tail == (after is not None and after.first == "previous")
+
+
+@pytest.mark.parametrize("mode", ["i2v", "flf2v", "auto"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_full_gops_of_a_chain_add_32_frames_each(mode: str, count: int) -> None:
+    gops = list(plan(32 * count + 1, 33, 4, mode))
+    assert [g.frames for g in gops] == [33] * count
+    assert len(list(plan(32 * count + 2, 33, 4, mode))) == count + 1
+
+
+def test_one_still_for_each_boundary() -> None:
+    for count in (1, 2, 5):
+        gops = list(plan(32 * count + 1, 33, 4, "flf2v"))
+        assert sum(g.stills for g in gops) == count + 1
+
+
+def test_stills_are_refreshed() -> None:
+    for refresh, stills in ((0, [0]), (1, list(range(6))), (2, [0, 2, 4]), (3, [0, 3])):
+        gops = list(plan(6 * 32, 33, 4, "i2v", refresh=refresh))
+        assert [i for i, g in enumerate(gops) if g.first == "still"] == stills
+
+
+@settings(deadline=None)
+@given(planned(("auto",)), st.booleans())
+def test_variants_are_the_published_modes_for_the_same_frames(p: Planned, shared: bool) -> None:
+    for i, g in enumerate(p.gops):
+        before = replace(p.gops[i - 1], last=shared) if i else None
+        options = variants(g, before)
+        assert [o.mode for o in options] == ["t2v", "i2v", "flf2v"][: 2 + (g.frames > 1)]
+        assert {(o.start + o.skip, o.end) for o in options} == {(g.start + g.skip, g.end)}
+        assert all((o.first == "shared") == (o.skip > 0 and shared) for o in options)
+        assert not any(o.tail for o in options if o.last)
 
 
 @settings(deadline=None)
@@ -35,11 +141,23 @@ def test_legal_length(frames: int, stride: int) -> None:
     assert legal_length(length, stride) == length
 
 
+def test_a_last_still_has_a_latent_frame_of_its_own() -> None:
+    for frames, length in ((2, 5), (3, 9), (6, 9), (7, 13), (32, 37), (33, 37), (34, 37)):
+        assert Gop(0, frames, "still", True).length(4) == length
+        assert (length - 1) // 4 - 1 == -(-(frames - 2) // 4)  # latent frames in between
+
+
 def test_examples() -> None:
-    assert list(plan(7, 5, 4)) == [Gop(0, 5, 5), Gop(5, 2, 5)]
-    assert list(plan(6, 5, 4)) == [Gop(0, 5, 5), Gop(5, 1, 1)]
-    assert list(plan(1, 33, 4)) == [Gop(0, 1, 1)]
-    assert list(plan(34, 33, 4)) == [Gop(0, 33, 33), Gop(33, 1, 1)]
+    assert list(plan(7, 5, 4)) == [Gop(0, 5), Gop(5, 2)]
+    assert list(plan(6, 5, 4)) == [Gop(0, 5), Gop(5, 1)]
+    assert list(plan(1, 33, 4)) == [Gop(0, 1)]
+    assert list(plan(12, 5, 4, overlap=2)) == [Gop(0, 5), Gop(3, 5, fade=2), Gop(6, 5, fade=2),
+                                               Gop(9, 3, fade=2)]  # fmt: skip
+    still, rest = Gop(0, 5, "still"), Gop(4, 3, "previous")
+    assert list(plan(7, 5, 4, "i2v")) == [still, rest]
+    assert list(plan(7, 5, 4, "i2v", cuts=[3, 3, 0, 7])) == [Gop(0, 3, "still"), Gop(3, 4, "still")]
+    assert list(plan(7, 5, 4, "flf2v")) == [replace(still, last=True), Gop(4, 3, "shared", True)]
+    assert list(plan(6, 5, 4, "flf2v", cuts=[5])) == [replace(still, last=True), Gop(5, 1, "still")]
 
 
 @settings(deadline=None)
@@ -49,11 +167,169 @@ def test_illegal_gop_lengths(gop: int, stride: int) -> None:
         assert list(plan(3, gop, stride))
     else:
         with pytest.raises(ConfigError, match="GOP length"):
-            list(plan(3, gop, stride))
+            plan(3, gop, stride)
 
 
-def test_other_illegal_arguments() -> None:
-    with pytest.raises(ConfigError, match="frame"):
-        list(plan(0, 5, 4))
-    with pytest.raises(ConfigError, match="mode"):
-        list(plan(3, 5, 4, "i9v"))
+@pytest.mark.parametrize(
+    ("frames", "mode", "more", "says"),
+    [
+        (0, "t2v", {}, "at least one frame"),
+        (3, "i9v", {}, "unknown mode 'i9v'.*did you mean 'i2v'"),
+        (3, "t2v", {"overlap": 3}, "overlap is 3, expected 0 to 2"),
+        (3, "t2v", {"overlap": -1}, "overlap is -1"),
+        (3, "i2v", {"overlap": 1}, "overlap is for mode t2v, not i2v"),
+        (3, "t2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
+        (3, "flf2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
+        (3, "i2v", {"refresh": -1}, "refresh"),
+    ],
+)
+def test_other_illegal_arguments(frames: int, mode: str, more: dict[str, int], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        plan(frames, 5, 4, mode, **more)  # type: ignore[arg-type]
+
+
+def test_gops_of_one_frame_have_no_references() -> None:
+    with pytest.raises(ConfigError, match="more than one frame"):
+        plan(3, 1, 4, "i2v")
+
+
+# -- what a reader refuses --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("g", "before"),
+    [
+        (Gop(0, 0), None),
+        (Gop(0, 34), None),
+        (Gop(0, 21), None),
+        (Gop(1, 5), None),
+        (Gop(0, 5, "previous"), None),
+        (Gop(0, 5, "shared"), None),
+        (Gop(0, 5, "none", True), None),
+        (Gop(0, 1, "still", True), None),
+        (Gop(4, 5), Gop(0, 5)),
+        (Gop(6, 5), Gop(0, 5)),
+        (Gop(5, 5, "previous"), Gop(0, 5)),
+        (Gop(4, 1, "previous"), Gop(0, 5)),
+        (Gop(4, 5, "shared"), Gop(0, 5, "still")),
+        (Gop(0, 5, fade=4), None),
+        (Gop(2, 5, fade=3), Gop(0, 5)),
+        (Gop(1, 4, fade=4), Gop(0, 5)),
+        (Gop(-1, 6, fade=4), Gop(0, 3)),
+        (Gop(1, 6, "still", fade=4), Gop(0, 5)),
+        (Gop(0, 6, "previous", fade=4), Gop(0, 5)),
+    ],
+    ids=str,
+)
+def test_gops_that_do_not_fit_are_corrupt(g: Gop, before: Gop | None) -> None:
+    with pytest.raises(Corrupt):
+        g.check(before, 20, 33, 4)
+
+
+def test_gops_that_fit() -> None:
+    for g, before in (
+        (Gop(0, 20), None),
+        (Gop(1, 6, fade=4), Gop(0, 5)),
+        (Gop(4, 2, "previous"), Gop(0, 5)),
+        (Gop(4, 2, "shared", True), Gop(0, 5, "still", True)),
+        (Gop(5, 1, "still"), Gop(0, 5)),
+    ):
+        g.check(before, 20, 33, 4)
+
+
+# -- random access and loss -------------------------------------------------------------------
+
+
+def decodable(gops: list[Gop], whole: set[int], stills: set[int]) -> set[int]:
+    """GOPs of `whole` that can be decoded, by following what they refer to."""
+    done: set[int] = set()
+    for i, g in enumerate(gops):
+        ready = {"none": True, "still": True, "previous": i - 1 in done,
+                 "shared": i - 1 in whole | stills}[g.first]  # fmt: skip
+        if i in whole and ready:
+            done.add(i)
+    return done
+
+
+@settings(deadline=None)
+@given(planned(choose=True), st.data())
+def test_what_is_needed_gives_the_frames_asked_for_and_no_less_does(
+    p: Planned, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, p.frames - 1))
+    end = data.draw(st.integers(start + 1, p.frames))
+    decode, stills = needed(p.gops, start, end)
+    asked = set(range(start, end))
+    # Cross-faded frames need both GOPs that have them.
+    wanted = {i for i, g in enumerate(p.gops) if asked & set(range(g.start + g.skip, g.end))}
+    assert wanted <= decodable(p.gops, decode, stills)
+    assert not decode & stills
+    for i in decode:
+        assert not wanted <= decodable(p.gops, decode - {i}, stills)
+    for i in stills:
+        assert not wanted <= decodable(p.gops, decode, stills - {i})
+
+
+@settings(deadline=None)
+@given(planned(choose=True), st.data())
+def test_dependents_are_those_that_are_lost_with_a_record(p: Planned, data: st.DataObject) -> None:
+    lost = data.draw(st.integers(0, len(p.gops) - 1))
+    everything = set(range(len(p.gops)))
+    gone = everything - decodable(p.gops, everything - {lost}, set())
+    assert gone == {lost, *dependents(p.gops, lost)}
+
+
+def test_a_lost_gop_costs_a_chain_its_rest_and_flf2v_one_more() -> None:
+    frames = 5 * 32 + 1
+    gops = {mode: list(plan(frames, 33, 4, mode)) for mode in ("t2v", "i2v", "flf2v")}
+    assert {mode: dependents(g, 1) for mode, g in gops.items()} == {
+        "t2v": [], "i2v": [2, 3, 4], "flf2v": [2]}  # fmt: skip
+    assert needed(gops["flf2v"], 70, 71) == ({2}, {1})
+    assert needed(gops["i2v"], 70, 71) == ({0, 1, 2}, set())
+    assert needed(gops["t2v"], 70, 71) == ({2}, set())
+    assert needed(gops["flf2v"], 64, 65) == ({1}, {0})
+    refreshed = list(plan(frames, 33, 4, "i2v", refresh=2))
+    assert dependents(refreshed, 0) == [1] and dependents(refreshed, 1) == []
+    assert needed(refreshed, 70, 71) == ({2}, set())
+
+
+# -- putting pictures together ----------------------------------------------------------------
+
+
+def pictures(*values: int) -> np.ndarray:
+    return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+
+
+@settings(deadline=None, max_examples=50)
+@given(planned(choose=True))
+def test_the_assembler_gives_each_picture_once_in_order(p: Planned) -> None:
+    """GOPs that agree on a frame, cross-faded or not, give that frame."""
+    assembler, out = Assembler(p.overlap), []
+    for g in p.gops:
+        out.append(assembler.add(g, pictures(*(f % 256 for f in range(g.start, g.end)))))
+        # Nothing is held back but what the next GOP may fade into.
+        assert sum(map(len, out)) >= g.end - p.overlap
+    rest = assembler.flush()
+    out += [] if rest is None else [rest]
+    assert np.array_equal(np.concatenate(out), pictures(*(f % 256 for f in range(p.frames))))
+    assert assembler.flush() is None
+
+
+def test_the_cross_fade_by_hand() -> None:
+    # Weights of the new frames are 1/4, 2/4, 3/4; halves are rounded up.
+    faded = cross_fade(pictures(0, 100, 255), pictures(255, 101, 0))
+    assert np.array_equal(faded, pictures(64, 101, 64))  # 63.75, 100.5, 63.75
+    assert np.array_equal(cross_fade(pictures(10), pictures(13)), pictures(12))  # 11.5
+    # Two GOPs of 4, 2 in common: weights 1/3 and 2/3.
+    assembler = Assembler(2)
+    first = assembler.add(Gop(0, 4), pictures(9, 9, 90, 90))
+    second = assembler.add(Gop(2, 4, fade=2), pictures(0, 0, 5, 6))
+    assert np.array_equal(first, pictures(9, 9))
+    assert np.array_equal(second, pictures(60, 30))
+    assert np.array_equal(assembler.flush(), pictures(5, 6))
+
+
+def test_a_gop_that_repeats_a_frame_does_not_show_it() -> None:
+    assembler = Assembler(0)
+    assert np.array_equal(assembler.add(Gop(0, 2, "still"), pictures(1, 2)), pictures(1, 2))
+    assert np.array_equal(assembler.add(Gop(1, 3, "previous"), pictures(9, 3, 4)), pictures(3, 4))

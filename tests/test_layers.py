@@ -14,14 +14,19 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 # import each other.
 LAYERS = [
     {"errors", "records"},
-    {"rng", "gop", "bitstream", "entropy", "colour"},
-    {"media", "flow", "codebook"},
-    {"priors"},
-    {"rate", "priors.spectrum", "priors.autoencoder"},
-    {"priors.gauss", "priors.transformer"},
-    {"priors.nano"},
+    {"rng", "gop", "entropy", "colour", "scenes"},
+    {"bitstream"},
+    {"parser", "stillcodecs"},
+    {"media_out", "flow", "codebook", "residual", "stills"},
+    {"media", "priors"},
+    {"allocation", "priors.spectrum", "priors.autoencoder"},
+    {"rate", "priors.gauss", "priors.transformer"},
+    {"priors.nano", "trajectory"},
+    {"session"},
+    {"decoder"},
+    {"encoder"},
     {"codec"},
-    {"describe", "eval.metrics", "eval.clips", "train.data", "train.loop"},
+    {"describe", "eval.metrics", "eval.clips", "eval.temporal", "train.data", "train.loop"},
     {"train.gauss", "train.dataset", "eval.sidebyside"},
     {"train.autoencoder", "train.flow"},
     {"train.runs"},
@@ -31,7 +36,7 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-BYTES_LAYER = {"errors", "records", "rng", "gop", "bitstream", "entropy"}
+BYTES_LAYER = {"errors", "records", "rng", "gop", "bitstream", "parser", "entropy"}
 
 
 def modules() -> dict[str, Path]:

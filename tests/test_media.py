@@ -1,16 +1,20 @@
-"""Reading and writing video files: timing, audio, and what happens when it goes wrong."""
+"""Reading video files: timing, passes, audio, and what happens when it goes wrong."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
+import psutil
 import pytest
 from media_samples import (
+    grey_yuv,
     leftovers,
     numbered,
     numbers,
@@ -22,11 +26,10 @@ from media_samples import (
     tone,
 )
 
-from gvcc import colour as colours
 from gvcc import media
-from gvcc.errors import ConfigError, MediaError
+from gvcc.errors import MediaError
 from gvcc.media import Video
-from gvcc.records import Audio, Colour
+from gvcc.records import Audio
 
 # --- time ------------------------------------------------------------------------------------
 
@@ -122,17 +125,115 @@ def test_a_jump_in_time_is_refused():
         media.read(io.BytesIO(data))
 
 
+# --- passes ----------------------------------------------------------------------------------
+
+
+class Pipe:
+    """A file object that can only be read on."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+def same(pictures, frames):
+    return all(np.array_equal(a, b) for a, b in zip(pictures, frames, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "folder", "file object", "pipe", "fifo"])
+def test_every_pass_gives_what_read_gives(tmp_path, kind):
+    video = Video(smooth(30), Fraction(30))
+    pts = [0, 10, 20, 30, 40, 300, 310, 400, 900, 1000]
+    shown = [4, 4, 4, 6, 7, 7, 7, 7, 7, 8, 9]
+    uneven = store(numbered(10), rate=10, pts=pts, base=Fraction(1, 1000))
+    place = tmp_path / kind
+    if kind == "folder":
+        media.write(video, f"{place}/")
+    elif kind == "mp4":
+        place = tmp_path / "a.mp4"
+        media.write(video, place)
+    elif kind == "fifo":
+        os.mkfifo(place)
+        feed = threading.Thread(target=place.write_bytes, args=(uneven,))
+        feed.start()
+    else:
+        place = io.BytesIO(b"before" + uneven)
+        place.seek(6)
+    clip = media.open_clip(Pipe(uneven) if kind == "pipe" else place)
+    if kind == "fifo":
+        feed.join()
+    if kind in ("mp4", "folder"):
+        frames = media.read(place).frames
+        assert psnr(frames, video.frames) > 40
+    else:  # the latest in the middle of each tick, 50 ms after it starts
+        frames = np.stack([np.full((16, 16, 3), 2 * n, np.uint8) for n in shown])
+    assert (clip.count, clip.height, clip.width, 3) == frames.shape
+    for first, second, want in zip(clip.pictures(), clip.pictures(), frames, strict=True):
+        assert np.array_equal(first, want) and np.array_equal(second, want)
+    assert same(clip.pictures(), frames)
+
+
+def test_a_clip_and_a_video_say_the_same_of_themselves(tmp_path):
+    data = tone(pictures=grey_yuv(24))
+    clip = media.open_clip(io.BytesIO(data), frames=6)
+    video = media.read(io.BytesIO(data), frames=6)
+    for name in ("fps", "colour", "audio", "count", "height", "width"):
+        assert getattr(clip, name) == getattr(video, name), name
+    assert same(clip.pictures(), list(video.pictures())) and clip.audio.packets
+
+
+def test_two_passes_over_standard_input(tmp_path):
+    media.write(Video(smooth(5), Fraction(24)), tmp_path / "a.y4m")
+    code = (
+        "from gvcc import media; clip = media.open_clip('-', frames=4)\n"
+        "a, b = (b''.join(map(bytes, clip.pictures())) for _ in range(2))\n"
+        "assert a == b and len(a) == 4 * 48 * 64 * 3"
+    )
+    with (tmp_path / "a.y4m").open("rb") as file:
+        subprocess.run([sys.executable, "-c", code], stdin=file, check=True, timeout=60)
+    pipe = (tmp_path / "a.y4m").read_bytes()
+    subprocess.run([sys.executable, "-c", code], input=pipe, check=True, timeout=60)
+
+
+def test_a_pass_that_is_left_closes_the_file(tmp_path):
+    media.write(Video(smooth(30), Fraction(30)), tmp_path / "a.mp4")
+    others = psutil.Process().open_files()  # standard output may be one
+    clip = media.open_clip(tmp_path / "a.mp4")
+    pictures = clip.pictures()
+    next(pictures)
+    opened = set(psutil.Process().open_files()) - set(others)
+    assert [f.path for f in opened] == [str(tmp_path / "a.mp4")]
+    pictures.close()
+    assert {f.path for f in psutil.Process().open_files()} == {f.path for f in others}
+    clip = media.open_clip(Pipe((tmp_path / "a.mp4").read_bytes()))
+    assert psutil.Process().num_fds() > 0 and clip.count == 30
+    before = psutil.Process().num_fds()
+    del clip
+    assert psutil.Process().num_fds() == before - 1
+
+
+@pytest.mark.parametrize(
+    "change", ["gone", "garbage", "shorter", "smaller", "no picture decodes", "still gone"]
+)
+def test_a_file_that_changed_is_named(tmp_path, change):
+    path = tmp_path / ("folder" if change == "still gone" else "a.mkv")
+    media.write(Video(smooth(12), Fraction(24)), path)
+    clip = media.open_clip(path)
+    if change == "still gone":
+        (path / "00007.png").unlink()
+    elif change == "gone":
+        path.unlink()
+    elif change == "garbage":
+        path.write_bytes(b"garbage" * 100)
+    elif change == "no picture decodes":
+        path.write_bytes(tone(muxer="matroska"))
+    else:
+        smaller = smooth(12, 32, 32) if change == "smaller" else smooth(11)
+        media.write(Video(smaller, Fraction(24)), path, overwrite=True)
+    with pytest.raises(MediaError, match=path.name):
+        list(clip.pictures())
+
+
 # --- audio -----------------------------------------------------------------------------------
-
-
-def grey_yuv(count):
-    return [
-        picture(
-            [np.full((32, 32), 50 + n, np.uint8)] + [np.full((16, 16), 128, np.uint8)] * 2,
-            "yuv420p",
-        )
-        for n in range(count)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -219,140 +320,6 @@ def test_audio_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(MediaError, match="a.mkv: matroska does not take nonsense audio"):
         media.write(Video(video.frames, video.fps, audio=unknown), tmp_path / "a.mkv")
     assert leftovers(tmp_path) == []
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
-@pytest.mark.parametrize(
-    "colour",
-    [Colour(), Colour(6, 6, 6, False), Colour(5, 2, 2, True), Colour(9, 9, 14, False)],
-    ids=["bt709", "bt601", "bt601 full", "bt2020"],
-)
-def test_written_video_keeps_pixels_tags_and_rate(tmp_path, suffix, colour):
-    video = Video(smooth(8), Fraction(24000, 1001), colour)
-    media.write(video, tmp_path / f"a{suffix}")
-    again = media.read(tmp_path / f"a{suffix}")
-    assert (again.fps, again.colour) == (video.fps, colour)
-    assert psnr(again.frames, video.frames) > 40
-    with av.open(str(tmp_path / f"a{suffix}")) as box:
-        assert box.streams.video[0].codec_context.pix_fmt.lstrip("yuvj") == "420p"
-        assert sum(p.is_keyframe for p in box.demux(video=0) if p.size) == 1
-    assert leftovers(tmp_path) == [f"a{suffix}"]
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".y4m"])
-@pytest.mark.parametrize("count, height, width", [(1, 33, 17), (5, 33, 17), (1, 48, 64), (2, 1, 1)])
-def test_odd_sizes_and_single_frames(tmp_path, suffix, count, height, width):
-    frames = smooth(count, height, width)
-    media.write(Video(frames, Fraction(7, 2)), tmp_path / f"a{suffix}")
-    again = media.read(tmp_path / f"a{suffix}", matrix="bt709")
-    assert again.frames.shape == frames.shape and again.fps == Fraction(7, 2)
-    assert psnr(again.frames, frames) > 38
-
-
-def test_full_range_survives_y4m(tmp_path):
-    media.write(Video(smooth(2), Fraction(24), Colour(6, 2, 2, True)), tmp_path / "a.y4m")
-    again = media.read(tmp_path / "a.y4m")
-    assert again.colour.full_range and psnr(again.frames, smooth(2)) > 40
-
-
-def test_y4m_through_pipes(tmp_path):
-    media.write(Video(smooth(5), Fraction(30000, 1001), Colour(6)), tmp_path / "a.y4m")
-    data = (tmp_path / "a.y4m").read_bytes()
-    code = "from gvcc import media; media.write(media.read('-', frames=4), '-')"
-    run = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, timeout=60)
-    assert (run.returncode, run.stderr) == (0, b"")
-    assert run.stdout.startswith(b"YUV4MPEG2 W64 H48 F30000:1001")
-    video = media.read(io.BytesIO(run.stdout))
-    assert video.frames.shape == (4, 48, 64, 3)
-    assert psnr(video.frames, smooth(5)[:4]) > 40
-
-
-def test_a_broken_pipe_is_named():
-    code = (
-        "import numpy, os, sys; from fractions import Fraction; from gvcc import media\n"
-        "frames = numpy.zeros((40, 128, 128, 3), numpy.uint8)\n"
-        "try: media.write(media.Video(frames, Fraction(24)), '-')\n"
-        "except media.MediaError as error: os.write(2, str(error).encode())\n"
-        "os._exit(0)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
-        run.stdout.read(10)
-        run.stdout.close()
-        assert run.stderr.read() == b"-: cannot write: Broken pipe"
-
-
-def test_nothing_is_overwritten_unasked(tmp_path):
-    video = Video(smooth(2), Fraction(24))
-    for name in ("a.mp4", "a.png", "folder"):
-        one = Video(video.frames[:1], video.fps)
-        media.write(one, tmp_path / name)
-        with pytest.raises(ConfigError, match=f"{name}: exists"):
-            media.write(one, tmp_path / name)
-        media.write(Video(255 - one.frames, one.fps), tmp_path / name, overwrite=True)
-        assert psnr(media.read(tmp_path / name).frames, 255 - one.frames) > 35
-    (tmp_path / "folder" / "precious.txt").write_text("keep me")
-    with pytest.raises(ConfigError, match="other files"):
-        media.write(video, tmp_path / "folder", overwrite=True)
-    with pytest.raises(ConfigError, match="is a folder|exists and is"):
-        media.write(video, f"{tmp_path}/a.mp4/", overwrite=True)
-    assert leftovers(tmp_path / "folder") == ["00000.png", "precious.txt"]
-    assert leftovers(tmp_path) == ["a.mp4", "a.png", "folder"]
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.y4m", "folder"])
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_a_failed_write_leaves_nothing_and_spares_the_old_file(tmp_path, monkeypatch, name, error):
-    video = Video(smooth(3), Fraction(24))
-    media.write(video, tmp_path / name)
-    old = media.read(tmp_path / name).frames
-    calls = []
-
-    def failing(*args, real=np.ascontiguousarray, **kwargs):
-        calls.append(1)
-        if len(calls) > 2:
-            raise error
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(colours.np, "ascontiguousarray", failing)
-    yuv = colours.to_yuv
-    monkeypatch.setattr(colours, "to_yuv", lambda *args: failing(yuv(*args)))
-    with pytest.raises(error):
-        media.write(video, tmp_path / name, overwrite=True)
-    with pytest.raises(error):
-        calls.clear()
-        media.write(video, tmp_path / f"new-{name}")
-    monkeypatch.undo()
-    assert leftovers(tmp_path) == [name]
-    assert np.array_equal(media.read(tmp_path / name).frames, old)
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [np.zeros((2, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8)],
-)
-def test_what_is_no_video_is_refused(tmp_path, frames):
-    with pytest.raises(ConfigError, match="uint8"):
-        media.write(Video(frames, Fraction(24)), tmp_path / "a.mp4")
-
-
-def test_settings_out_of_range_are_refused(tmp_path):
-    video = Video(smooth(1), Fraction(24))
-    with pytest.raises(ConfigError, match=r"\.mkv, \.mov, \.mp4, \.y4m, \.png"):
-        media.write(video, tmp_path / "a.avi")
-    with pytest.raises(ConfigError, match="matrix 8"):
-        media.write(Video(video.frames, video.fps, Colour(8)), tmp_path / "a.mp4")
-    media.write(video, tmp_path / "a.mp4")
-    with pytest.raises(ConfigError, match="at least 1"):
-        media.read(tmp_path / "a.mp4", frames=0)
-    with pytest.raises(ConfigError, match="fps"):
-        media.read(tmp_path / "a.mp4", fps=Fraction(24))
-    with pytest.raises(MediaError, match="nowhere.*No such file"):
-        media.write(video, tmp_path / "nowhere" / "a.mp4")
 
 
 # --- damage ----------------------------------------------------------------------------------

@@ -12,23 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import bitstream, codec, entropy, flow, rate
+from gvcc import allocation, bitstream, codec, entropy, gop, rate
+from gvcc.allocation import Profile
 from gvcc.bitstream import GopRecord, Header
 from gvcc.errors import ConfigError, TargetUnreachable
+from gvcc.gop import MODES, Gop
 from gvcc.media import Video
-from gvcc.rate import EncodeConfig, Matched, Pacer, Profile
+from gvcc.rate import EncodeConfig, Pacer
 from gvcc.records import Audio, Colour, Packet
 
-RF, VP = flow.PATHS["rf"], flow.PATHS["vp"]
 CLIP = (33, 480, 848, Fraction(24))
-NODES = [2.0**k for k in range(-8, 9)]  # where a profile is measured: sqrt(SNR)
-power_law = st.tuples(st.floats(1, 1e4), st.floats(0.1, 1.5))
-
-
-def fading(scale, slope):
-    """A profile of errors that fall with the signal-to-noise ratio, as a denoiser's do."""
-    return Profile(tuple(scale * (1 + root**2) ** -slope for root in NODES))
-
+STRIDE = 4
 
 # -- what is asked for ------------------------------------------------------------------------
 
@@ -62,8 +56,8 @@ def test_a_target_is_a_number_above_zero(name, value):
 def test_presets():
     paper = EncodeConfig(preset="paper").parameters()
     want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
-                g_scale=3.0, multistep=False, seed=42, atoms=64, size=16384, knob=1.0,
-                metric=False)  # fmt: skip
+                g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384,
+                knob=1.0, metric=False)  # fmt: skip
     assert paper == want
     default = EncodeConfig().parameters()
     assert (default["coder"], default["allocation"]) == ("hadamard", "matched")
@@ -75,6 +69,9 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
     got = EncodeConfig(preset="paper", atoms=8, codebook=256, seed=0, steps=30).parameters()
     assert (got["atoms"], got["size"], got["seed"], got["steps"]) == (8, 256, 0, 30)
     assert EncodeConfig(atoms=9).parameters()["allocation"] == "uniform"
+    assert EncodeConfig("paper", atoms=9).parameters()["tail_atoms"] is None
+    i2v = EncodeConfig("paper", mode="i2v", tail_atoms=9).parameters()
+    assert (i2v["atoms"], i2v["tail_atoms"]) == (64, 9)
     assert before == rate.PRESETS
 
 
@@ -95,6 +92,11 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"preset": "paper", "seed": 2**31}, "seed is 2147483648"),
+        ({"mode": "i3v"}, "did you mean 'i2v'"),
+        ({"preset": "paper", "tail_atoms": 9}, "M_tail goes with M, in modes i2v and auto"),
+        ({"mode": "i2v", "tail_atoms": 9}, "M_tail goes with M"),
+        ({"mode": "i2v", "atoms": 4, "tail_atoms": 0}, "M_tail is 0"),
+        ({"preset": "paper", "mode": "auto", "codebook": 64, "tail_atoms": 65}, "M_tail is 65"),
         ({"knob": 0.0}, "knob is 0.0"),
         ({"knob": 2.1}, "knob is 2.1"),
         ({"knob": math.nan}, "knob is nan"),
@@ -103,209 +105,6 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
 def test_settings_out_of_range(asked, says):
     with pytest.raises(ConfigError, match=says):
         EncodeConfig(**asked).parameters()
-
-
-# -- uniform allocation -----------------------------------------------------------------------
-
-
-@given(st.integers(0, 5000), st.integers(1, 30), st.integers(1, 20))
-def test_atoms_are_dealt_evenly_and_the_first_get_more(atoms, stop, frames):
-    dealt = rate.uniform_counts(atoms, stop, frames)
-    assert [len(row) for row in dealt] == [frames] * stop
-    flat = list(itertools.chain(*dealt))
-    assert sum(flat) == atoms
-    assert flat == sorted(flat, reverse=True) and flat[0] - flat[-1] <= 1
-
-
-def test_without_coded_steps_no_atoms_are_dealt():
-    assert rate.uniform_counts(0, 0, 9) == []
-
-
-COSTS = {
-    "fixed length": lambda m: 15 * m,
-    "subsets": lambda m: entropy.subset_bits(64, m) + m,
-}
-
-
-@pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS)
-@settings(deadline=None)
-@given(st.integers(0, 30000), st.integers(1, 12), st.integers(1, 9), st.integers(1, 31))
-def test_uniform_atoms_are_the_most_that_fit(cost, bits, stop, frames, most):
-    def spent(n):
-        return sum(cost(m) for m in itertools.chain(*rate.uniform_counts(n, stop, frames)))
-
-    n = rate.uniform_atoms(bits, stop, frames, cost, most)
-    assert 0 <= n <= stop * frames * most
-    assert spent(n) <= bits
-    assert n == stop * frames * most or spent(n + 1) > bits
-
-
-# -- profiles and the schedule ----------------------------------------------------------------
-
-
-@given(st.lists(st.floats(1e-6, 1e9), min_size=17, max_size=17), st.floats(-12, 12))
-def test_profiles_are_interpolated_between_what_was_measured(errors, x):
-    p = Profile(tuple(errors))
-    for root, error in zip(NODES, errors, strict=True):
-        assert p.error(root) == pytest.approx(error, rel=1e-9)
-    low = min(max(math.floor(x), -8), 7)
-    a = min(max(x - low, 0), 1)
-    want = errors[low + 8] ** (1 - a) * errors[low + 9] ** a
-    assert p.error(2.0**x) == pytest.approx(want, rel=1e-6)
-    assert p.error(0) == pytest.approx(errors[0]) and p.error(1e9) == pytest.approx(errors[-1])
-
-
-@pytest.mark.parametrize("path", [RF, VP], ids=["rf", "vp"])
-def test_the_profile_of_a_gaussian_source_is_the_known_one(path):
-    s = torch.logspace(-2, 2, 4096).double().reshape(4, 2, 16, 32)
-    g = torch.Generator().manual_seed(1)
-    x0, eps = (torch.randn(s.shape, generator=g).sign().double() for _ in range(2))
-
-    def denoise(x, t):
-        alpha, sigma = path(t)
-        return x * (alpha * s / (alpha**2 * s + sigma**2))
-
-    # Opposite noises make the mean of the two errors exact.
-    both = [rate.profile(denoise, path, s.sqrt() * x0, sign * eps, None) for sign in (1, -1)]
-    for root, *errors in zip(NODES, *(p.errors for p in both), strict=True):
-        assert sum(errors) / 2 == pytest.approx(float((s / (root**2 * s + 1)).sum()), rel=1e-6)
-
-
-def test_a_profile_predicts_the_information_of_each_step():
-    p, times = fading(100.0, 1.0), flow.schedule(20, 3)[:17]
-    bits = p.bits(RF, times)
-    assert len(bits) == 16
-    for got, t, s in zip(bits, times, times[1:], strict=False):
-        error = p.error((1 - t) / t)
-        asked = ((1 - s) ** 2 / s**2 - (1 - t) ** 2 / t**2) * error / (2 * math.log(2))
-        assert got == pytest.approx(rate.BITS_PER_INFORMATION * asked, rel=1e-9)
-
-
-@pytest.mark.parametrize("path", [RF, VP], ids=["rf", "vp"])
-@settings(deadline=None, max_examples=20)
-@given(st.lists(power_law, min_size=1, max_size=3), st.lists(st.floats(0.1, 1e7), min_size=2))
-def test_more_bits_take_the_coded_steps_further(path, laws, budgets):
-    profiles = [fading(*law) for law in laws]
-
-    def asked(shift):
-        times = flow.schedule(20, shift)[:17]
-        return sum(sum(p.bits(path, times)) for p in profiles)
-
-    shifts = []
-    for bits in sorted(budgets):
-        shift = rate.solve_shift(profiles, path, 20, 4, bits)
-        assert shift * 256 == round(shift * 256) and 0 < shift <= 255
-        assert asked(shift) <= bits or shift == 255
-        assert asked(shift - 1 / 256) > bits or shift <= 2 / 256
-        shifts.append(shift)
-    assert shifts == sorted(shifts, reverse=True)
-
-
-# -- matched allocation -----------------------------------------------------------------------
-
-
-def levels(n):
-    return st.lists(st.floats(0.01, 1e4), min_size=n, max_size=n)
-
-
-@st.composite
-def gops(draw):
-    """What a GOP's steps were foretold to ask for, and what their frames ask for in fact."""
-    steps, frames = draw(st.integers(1, 8)), draw(st.integers(1, 5))
-    return draw(levels(steps)), [draw(levels(frames)) for _ in range(steps)]
-
-
-def run(predicted, asked, bits, atom_bits):
-    """Step after step as the encoder goes: the counts and what is left after each step."""
-    matched, model = Matched(predicted, bits, atom_bits), entropy.Counts()
-    writer, out = entropy.Counter(), []
-    for step, information in enumerate(asked):
-        counts, before = matched.counts(step, information, model.cost), writer.total
-        assert len(counts) == len(information) and all(m >= 0 for m in counts)
-        model.write(counts, writer)
-        matched.spend(writer.total - before + sum(counts) * atom_bits)
-        out.append((counts, matched.left))
-    return out
-
-
-@settings(deadline=None, max_examples=60)
-@given(gops(), st.integers(0, 3000), st.integers(2, 25))
-def test_matched_never_spends_more_than_there_is(gop, bits, atom_bits):
-    """However little is granted, and however wrong the profile was."""
-    predicted, asked = gop
-    least = rate._LEAST * len(asked) * len(asked[0]) + rate._FIRST
-    assert all(left >= 0 for _, left in run(predicted, asked, bits + least, atom_bits))
-
-
-def test_matched_spends_all_but_an_atom_of_its_budget():
-    """Where the profile is about right and a frame-step has 20 atoms or more; what is kept for
-    writing the counts may be left too, and now and then the code word of a count that shrank."""
-    rng, left = np.random.default_rng(1), []
-    for _ in range(150):
-        steps, frames, atom_bits = (int(rng.integers(*r)) for r in ((3, 17), (1, 10), (8, 25)))
-        level = rng.uniform(5, 500) * rng.uniform(0.8, 1.6) ** np.arange(steps)
-        asked = level[:, None] * rng.lognormal(0, 0.1, (steps, frames))
-        predicted = rate.BITS_PER_INFORMATION * asked.sum(1) * rng.lognormal(0, 0.3, steps)
-        budget = int(steps * frames * rng.integers(20, 200) * atom_bits)
-        (*_, (_, rest)) = run(predicted.tolist(), asked.tolist(), budget, atom_bits)
-        left.append(rest - atom_bits - 2 * frames)
-    assert np.mean(np.array(left) < 0) > 0.95
-    assert max(left) < 57  # the longest code word
-
-
-def test_matched_follows_the_information():
-    matched = Matched([100.0, 100.0], 12000, 12)
-    counts = matched.counts(0, [10.0, 30.0, 40.0], lambda _, n: 6)
-    assert counts[1] / counts[0] == pytest.approx(3, abs=0.1)
-    assert counts[2] / counts[0] == pytest.approx(4, abs=0.1)
-    foretold = 25 / rate.BITS_PER_INFORMATION
-    even = [
-        Matched([50.0] * 4, 6000, 12).counts(0, [f * foretold] * 2, lambda c, n: len(c))
-        for f in (1, 4)
-    ]
-    # As foretold: a quarter of the budget. Asked for four times as much, believed by half.
-    assert [sum(c) * 12 / 6000 for c in even] == pytest.approx([1 / 4, 2 / 5], abs=0.02)
-
-
-def test_matched_can_do_without_atoms():
-    assert Matched([1.0, 1.0], 0, 12).counts(0, [5.0, 5.0], lambda _, n: 0) == [0, 0]
-    assert Matched([1.0, 1.0], 11, 12).counts(0, [5.0, 5.0], lambda _, n: 0) == [0, 0]
-    assert sum(Matched([1.0], 1000, 12).counts(0, [0.0, 0.0], lambda _, n: 0)) * 12 <= 1000
-
-
-# -- steering ---------------------------------------------------------------------------------
-
-
-def test_steering_towards_x0_and_what_a_metric_makes_of_it():
-    g = torch.Generator().manual_seed(2)
-    x0, h = torch.randn(2, 4, 3, 5, 6, generator=g)
-    s = 0.7
-    target, lengths = rate.steering(x0, h, None, RF, s)
-    assert target.shape == (3, 4 * 5 * 6)
-    for f in range(3):
-        r = (x0 - h)[:, f].flatten()
-        assert torch.equal(target[f], r)
-        assert lengths[f] == pytest.approx(float(r @ r), rel=1e-5)
-    same, equal = rate.steering(x0, h, lambda r, snr: 7 * r, RF, s)
-    assert torch.allclose(same, 7 * target) and equal == pytest.approx(lengths, rel=1e-5)
-
-    def metric(r, snr):
-        assert snr == pytest.approx(flow.snr(RF, s))
-        return r * torch.tensor([0.0, 1.0, 2.0, 0.0])[:, None, None, None]
-
-    weighted, less = rate.steering(x0, h, metric, RF, s)
-    for f in range(3):
-        r, w = (x0 - h)[:, f].flatten(), metric(x0 - h, flow.snr(RF, s))[:, f].flatten()
-        assert torch.equal(weighted[f], w)
-        v = metric(metric(x0 - h, flow.snr(RF, s)), flow.snr(RF, s))[:, f].flatten()
-        along = float((w @ w) ** 3 / (w @ v) ** 2)
-        # The length is where the error measured by W is least.
-        weight = (v / w).nan_to_num(0)
-        error = [float((weight * (c * w - r) ** 2).sum()) for c in np.linspace(0, 2, 401)]
-        assert np.argmin(error) / 200 == pytest.approx((along / float(w @ w)) ** 0.5, abs=0.01)
-        assert less[f] == pytest.approx(along, rel=1e-5)
-        assert less[f] < lengths[f]
-    assert rate.steering(x0, x0, metric, RF, s)[1] == [0, 0, 0]
 
 
 # -- the file's account -----------------------------------------------------------------------
@@ -318,51 +117,153 @@ def header(preset="default", frames=99, height=64, width=64, **more):
     return Header(**{
         **known, "shift": p["shift"] or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
         "height": height, "frames": frames, "fps": Fraction(25), "colour": Colour(), "gop": 33,
-        "mode": "t2v", "path": "rf", "knob": 1.0, "audio": False, **more,
+        "overlap": 0, "path": "rf", "knob": 1.0, "audio": False, **more,
     })  # fmt: skip
 
 
-@given(st.integers(0, 70000), st.integers(0, 255), st.integers(0, 2**21 - 1))
-def test_symbols_of_the_granted_bits_fit_into_their_record(size, stop, atoms):
-    if bits := rate._symbol_bits(size):
-        record = GopRecord(stop, atoms, (-1,) * bitstream.CHECKS, bytes(4 * -(-bits // 32)))
-        assert len(bitstream.write_gop(record, 0, bytes(4))) <= size
+def size_of(record):
+    return len(bitstream.write_gop(record, 0, bytes(4)))
 
 
+def record_of(g, still=0, residual=0):
+    """A record with nothing coded, but for stills and residual of so many bytes."""
+    check = (-1,) * bitstream.CHECKS
+    return GopRecord(g, 0, 0, 0, check, (bytes(still),) * g.stills, bytes(residual), b"")
+
+
+@given(st.integers(0, 70000), st.integers(0, 255), st.integers(0, 300), st.data())
+def test_symbols_of_the_granted_bits_fit_into_their_record(room, stop, still, data):
+    """Even where an atom costs no more than 3 bits, as in a codebook of 256."""
+    empty = record_of(Gop(0, 33, "still", True), still)
+    if bits := rate.symbol_bits(room):
+        atoms = data.draw(st.integers(0, bits // 3))
+        tail_atoms = data.draw(st.integers(0, bits // 3 - atoms))
+        full = dataclasses.replace(empty, stop=stop, atoms=atoms, tail_atoms=tail_atoms,
+                                   symbols=bytes(4 * -(-bits // 32)))  # fmt: skip
+        assert size_of(full) <= size_of(empty) + room
+
+
+def fading(scale):
+    """A profile of errors that fall with the signal-to-noise ratio, as a denoiser's do."""
+    return Profile(tuple(scale * (1 + 4.0**k) ** -0.8 for k in range(-8, 9)))
+
+
+def spend(pacer, head, i, g, cost):
+    """The size of a record that spends what it is granted to the last bit."""
+    grant, writer, stills = pacer.grant(i, g), entropy.Writer(), []
+    for _ in range(g.stills):
+        left = grant.record - size_of(record_of(g)) - sum(map(len, stills)) - 5
+        stills.append(bytes(max(0, min(grant.still, left))))
+    record = dataclasses.replace(record_of(g), stills=tuple(stills))
+    frames = rate.free_frames(g, STRIDE)
+    got = pacer.allot(i, g, grant.record - size_of(record), frames)
+    if got.matched is not None:
+        bits = int(got.matched.left)
+    else:
+        counts = allocation.uniform_counts(got.atoms, got.tail_atoms, got.stop, frames)
+        bits = sum(cost(m) for m in itertools.chain(*counts))
+    writer.bits(0, bits)
+    record = dataclasses.replace(record, stop=got.stop, atoms=got.atoms,
+                                 tail_atoms=got.tail_atoms, symbols=writer.finish())  # fmt: skip
+    room = pacer.residual_room(g, grant.record, size_of(record), len(record.symbols))
+    record = dataclasses.replace(record, residual=bytes(max(0, room)))
+    data = bitstream.write_gop(record, i, bitstream.write_header(head))
+    pacer.spent(len(data))
+    return len(data)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("preset", ["default", "paper"])
-@settings(deadline=None, max_examples=15)
-@given(st.integers(2000, 30000), st.lists(st.sampled_from([1, 3, 9]), min_size=1, max_size=6))
-def test_a_file_lands_just_under_its_target(preset, target, latent_frames):
-    """Each GOP spends what it is granted to the last bit, and the file holds."""
-    head = header(preset)
-    atom = {"default": lambda m: 14 * m, "paper": lambda m: entropy.subset_bits(16384, m) + m}
-    cost = atom[preset]
-    pacer = Pacer(head, EncodeConfig(preset, size=target), latent_frames, None, cost)
-    head = pacer.solve(head, lambda i: fading(100.0 * (1 + i % 3), 0.8))
-    size = len(bitstream.write_header(head))
-    for i, frames in enumerate(latent_frames):
-        grant, writer = pacer.grant(i), entropy.Writer()
-        if grant.matched is not None:
-            bits = int(grant.matched.left)
-        else:
-            counts = rate.uniform_counts(grant.atoms, grant.stop, frames)
-            bits = sum(cost(m) for m in itertools.chain(*counts))
-        writer.bits(0, bits)
-        record = GopRecord(grant.stop, grant.atoms, (0,) * bitstream.CHECKS, writer.finish())
-        data = bitstream.write_gop(record, i, bitstream.write_header(head))
-        pacer.spent(len(data))
-        size += len(data)
+@settings(deadline=None, max_examples=10)
+@given(st.integers(2000, 30000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())
+def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refresh, residual, data):
+    """Whatever `auto` chooses, and however far predictions are off."""
+    refresh = refresh if mode in ("i2v", "auto") else 0
+    plans = list(gop.plan(frames, 33, STRIDE, mode, refresh=refresh))
+    cost = {"default": lambda m: 14 * m, "paper": lambda m: entropy.subset_bits(16384, m) + m}[
+        preset
+    ]
+    head = header(preset, frames)
+    config = EncodeConfig(preset, mode=mode, size=target, refresh=refresh, residual=residual)
+    pacer = Pacer(head, config, plans, None, STRIDE, cost)
+    head = pacer.solve(head, [fading(100.0 * (1 + i % 3)) for i in range(len(plans))])
+    size, before = len(bitstream.write_header(head)), None
+    for i, planned in enumerate(plans):
+        options = gop.variants(planned, before) if mode == "auto" else (planned,)
+        before = data.draw(st.sampled_from(options))
+        size += spend(pacer, head, i, before, cost)
     assert target - max(64, target // 100) <= size <= target
 
 
+def pacer_of(preset, frames, mode="t2v", cost=15, **more):
+    plans = list(gop.plan(frames, 33, STRIDE, mode))
+    head = header(preset, frames)
+    return Pacer(head, EncodeConfig(preset, mode=mode, **more), plans, None, STRIDE,
+                 lambda m: cost * m)  # fmt: skip
+
+
 def test_without_a_target_paper_spends_its_m_and_default_its_rate():
-    pacer = Pacer(header("paper"), EncodeConfig("paper"), [9, 9, 3], None, lambda m: 15 * m)
-    pacer.solve(pacer.header, lambda i: pytest.fail("no profile is needed"))
-    assert [pacer.grant(i).atoms for i in range(3)] == [64 * 17 * 9, 64 * 17 * 9, 64 * 17 * 3]
-    head = header()
-    pacer = Pacer(head, EncodeConfig(), [9, 9, 9], None, lambda m: 14 * m)
-    fixed = len(bitstream.write_header(head))
+    pacer = pacer_of("paper", 75)
+    assert pacer.solve(pacer.header, []) is pacer.header  # no profile is needed
+    assert all(pacer.grant(i, g).record is None for i, g in enumerate(pacer.gops))
+    got = [
+        pacer.allot(i, g, None, f)
+        for i, (g, f) in enumerate(zip(pacer.gops, (9, 9, 3), strict=True))
+    ]
+    assert [a.atoms for a in got] == [64 * 17 * 9, 64 * 17 * 9, 64 * 17 * 3]
+    assert [(a.stop, a.tail_atoms, a.matched) for a in got] == [(17, 0, None)] * 3
+    pacer = pacer_of("default", 99)
+    fixed = len(bitstream.write_header(pacer.header))
     assert pacer.left == int(rate.DEFAULT_BPP * 99 * 64 * 64 / 8) - fixed
+
+
+@pytest.mark.parametrize(
+    ("more", "front", "tail"),
+    [({}, 64, 128), ({"atoms": 8}, 8, 8), ({"atoms": 8, "tail_atoms": 5}, 8, 5)],
+)
+def test_m_tail_is_for_the_last_two_latent_frames_of_i2v(more, front, tail):
+    pacer = pacer_of("paper", 33 + 32, "i2v", **more)
+    got = pacer.allot(1, pacer.gops[1], None, 8)
+    apart = got.tail_atoms or 2 * tail * 17
+    assert got.atoms + got.tail_atoms == 17 * (front * 6 + tail * 2) and apart == 17 * 2 * tail
+
+
+def test_bytes_of_stills_and_residual_are_set_apart():
+    pacer = pacer_of("default", 65, "i2v", 14, size=8000)
+    first, grant = pacer.gops[0], pacer.grant(0, pacer.gops[0])
+    share = rate.STILL_SHARE * (pacer.left - sum(pacer.empty)) * 33 / 65
+    assert grant.still == pytest.approx(share, abs=1)
+    room = grant.record - grant.still - pacer.empty[0]
+    with_residual, without = (
+        pacer.allot(0, dataclasses.replace(first, tail=t), room, 8).matched.left
+        for t in (True, False)
+    )
+    assert with_residual / without == pytest.approx(1 - rate.RESIDUAL_SHARE, abs=0.01)
+    assert pacer.residual_room(pacer.gops[1], grant.record, 100, 50) == 0  # nothing follows
+    assert pacer.residual_room(first, 1000, 900, 50) == 95
+
+
+def test_a_gop_of_references_alone_gives_all_to_its_still():
+    pacer = pacer_of("default", 34, "flf2v", 14, size=3000)
+    assert [rate.free_frames(g, STRIDE) for g in pacer.gops] == [8, 0]
+    grant = pacer.grant(1, pacer.gops[1])
+    assert grant.still == grant.record
+    assert pacer.allot(1, pacer.gops[1], 500, 0) == rate.Allotment(0)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1, 33), (2, 30), (33, 97)])
+def test_free_frames_are_those_that_no_condition_fixes(start, stop):
+    """As the priors' conditions have it."""
+    prior = tiny_prior.load()
+    for frames in range(start, stop):
+        for g in (Gop(0, frames), Gop(0, frames, "previous"), Gop(0, frames, "still", True)):
+            if g.last and frames < 2:
+                continue
+            latents = (g.length(STRIDE) - 1) // STRIDE + 1
+            picture = torch.zeros(8, 8, 3, dtype=torch.uint8)
+            ends = (picture if g.first != "none" else None, picture if g.last else None)
+            known = prior.condition(*ends, latents).known
+            assert rate.free_frames(g, STRIDE) == latents - len(known)
 
 
 SOUND = Audio("flac", 8000, "mono", Fraction(1, 8000), b"", (Packet(0, 800, bytes(500)),))
@@ -370,14 +271,14 @@ SOUND = Audio("flac", 8000, "mono", Fraction(1, 8000), b"", (Packet(0, 800, byte
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 @pytest.mark.parametrize("audio", [None, SOUND])
-@pytest.mark.parametrize("frames", [1, 20])
-def test_below_the_smallest_file_its_size_is_told(preset, audio, frames):
+@pytest.mark.parametrize(("frames", "mode"), [(1, "t2v"), (20, "t2v"), (20, "i2v"), (20, "flf2v")])
+def test_below_the_smallest_file_its_size_is_told(preset, audio, frames, mode):
     """And that size can be reached."""
     pixels = np.random.default_rng(1).integers(0, 256, (frames, 17, 33, 3), np.uint8)
     video, prior = Video(pixels, Fraction(25), Colour(), audio), tiny_prior.load()
 
     def encode(size):
-        return codec.encode(video, EncodeConfig(preset, size=size), prior).data
+        return codec.encode(video, EncodeConfig(preset, mode=mode, size=size), prior).data
 
     with pytest.raises(TargetUnreachable, match="1 bytes cannot be reached") as caught:
         encode(1)

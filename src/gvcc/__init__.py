@@ -8,6 +8,7 @@ Importing the package is cheap: torch and PyAV load on first use.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from gvcc.errors import (
@@ -24,13 +25,16 @@ from gvcc.errors import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from gvcc.bitstream import Header, Limits, Stream
-    from gvcc.codec import Event
     from gvcc.media import Video
     from gvcc.rate import EncodeConfig
+    from gvcc.session import Event
+
+# Before torch computes anything: without it MKL takes other kernels, with other roundings, from
+# three threads on, and a decoder with more threads than the encoder would show other pictures.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 _LAZY = {
     "EncodeConfig": "gvcc.rate",
-    "Event": "gvcc.codec",
+    "Event": "gvcc.session",
     "Header": "gvcc.bitstream",
     "Limits": "gvcc.bitstream",
     "Stream": "gvcc.bitstream",
@@ -68,8 +72,8 @@ def encode(
     """
     from gvcc import codec, media
 
-    clip = video if isinstance(video, media.Video) else media.read(video)
-    return codec.encode(clip, config, progress=progress).data
+    clip = video if isinstance(video, media.Video) else media.open_clip(video)
+    return b"".join(part.data for part in codec.encode_parts(clip, config, progress=progress))
 
 
 def decode(
@@ -97,6 +101,6 @@ def decode(
 
 def inspect(data: bytes) -> Stream:
     """Header, GOP records and audio of a file, without decoding it. Raises FormatError."""
-    from gvcc import bitstream
+    from gvcc import parser
 
-    return bitstream.parse(data)
+    return parser.parse(data)

@@ -7,6 +7,7 @@ size cannot be reached, 4 verification failed; 130 and 143 after Ctrl-C and SIGT
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,30 +15,33 @@ import sys
 import time
 from fractions import Fraction
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn, cast
 
 import typer
 from rich.text import Text
 
 from gvcc import cli_train, priors
-from gvcc.errors import ConfigError, GvccError, MediaError, TargetUnreachable, Truncated, unknown
+from gvcc.errors import ConfigError, GvccError, MediaError, TargetUnreachable, unknown
 from gvcc.terminal import (
     Device,
+    Following,
+    Growing,
     Output,
     Overwrite,
     check_device,
     check_output,
     codec_bar,
     err,
+    open_stream,
     out,
     read_bytes,
     say,
-    write_bytes,
 )
 
 if TYPE_CHECKING:
-    from gvcc.media import Video
+    from gvcc.records import Clip
 
 # Before torch loads: OpenMP threads that spin while they wait make it about 20 times slower on
 # cores shared with other work; sleeping ones cost next to nothing on an idle machine.
@@ -50,7 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_train.app, name="train")
 
-Clip = Annotated[str, typer.Argument(
+Source = Annotated[str, typer.Argument(
     help="A video file, a folder of pictures, or '-' for y4m on stdin.")]  # fmt: skip
 Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -83,11 +87,11 @@ def _rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
     return {"bytes": size, "bits_per_pixel": 8 * size / (t * h * w), "kbps": kbps}
 
 
-def _figures(data: bytes, video: Video) -> dict[str, Any]:
-    """What a report of encode or decode says of the file and its clip."""
-    t, h, w, _ = video.frames.shape
-    clip = {"frames": t, "width": w, "height": h, "fps": str(video.fps)}
-    return clip | _rates(len(data), video.frames.shape, video.fps)
+def _figures(size: int, clip: Clip) -> dict[str, Any]:
+    """What a report of encode or decode says of a file of `size` bytes and its clip."""
+    shape = clip.count, clip.height, clip.width
+    about = {"frames": clip.count, "width": clip.width, "height": clip.height}
+    return about | {"fps": str(clip.fps)} | _rates(size, shape, clip.fps)
 
 
 _target = partial(typer.Option, rich_help_panel="Target (at most one)")
@@ -97,7 +101,7 @@ _read = partial(typer.Option, rich_help_panel="What is read")
 
 @app.command()
 def encode(
-    source: Clip,
+    source: Source,
     output: Output,
     overwrite: Overwrite = False,
     bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
@@ -105,6 +109,8 @@ def encode(
     size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
+    mode: Annotated[str, _how(help="t2v (no reference), i2v (each GOP starts from the last decoded "
+        "picture), flf2v (coded pictures at both ends), or auto (chooses per GOP; slow).")] = "t2v",
     preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
     prior: Annotated[str, _how(
         help="The generator that decodes: nano, gauss, or nano:FILE or gauss:FILE for own weights."
@@ -114,49 +120,72 @@ def encode(
     seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
     gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
+    overlap: Annotated[int, _how(help="Frames cross-faded between GOPs (t2v).")] = 0,
+    refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
+        "where a scene starts.")] = 0,
+    cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
+    residual: Annotated[bool, _how(
+        help="Code a residual of the picture that the next GOP starts from.")] = True,
+    tail_atoms: Annotated[int | None, _how(
+        help="M for the last two latent frames of i2v (with -M or preset paper).")] = None,
     knob: Annotated[float | None, _how(help="Default k for the decoder: "
         "1 realism ... 2 fidelity.")] = None,
     frames: Annotated[int | None, _read(min=1, help="Only the first so many frames.")] = None,
     audio: Annotated[bool, _read(help="Carry the audio track.")] = True,
     matrix: Annotated[str | None, _read(help="Colour matrix, whatever the file says: bt709, "
         "bt601, bt2020nc.")] = None,
+    resume: Annotated[bool, typer.Option("--resume",
+        help="Go on with OUTPUT.part, which a broken-off encode left.")] = False,
     verify: Annotated[bool, typer.Option("--verify",
         help="Decode the finished file and compare with the encoder's pictures.")] = False,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Encode a video file. Without a target: 0.05 bits per pixel (default) or M = 64 (paper)."""
+    """Encode a video file. Without a target: 0.05 bits per pixel (default) or M = 64 (paper).
+
+    The file grows as OUTPUT.part and gets its name when it is whole.
+    """
     from gvcc import codec, media
     from gvcc.rate import EncodeConfig
 
     check_output(output, source, overwrite)
-    if as_json and output == "-":
-        raise ConfigError("--json and -o - both want stdout")
-    config = EncodeConfig(preset=preset, prior=prior, bpp=bpp, kbps=kbps, size=size, atoms=atoms,
-                          codebook=codebook, seed=seed, steps=steps, gop=gop, knob=knob,
-                          audio=audio, device=device)  # fmt: skip
+    if output == "-" and (as_json or resume):
+        raise ConfigError(f"--{'json' if as_json else 'resume'} does not go with -o -")
+    config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
+                          atoms=atoms, tail_atoms=tail_atoms, codebook=codebook, seed=seed,
+                          steps=steps, gop=gop, overlap=overlap, refresh=refresh, cuts=cuts,
+                          residual=residual, knob=knob, audio=audio, device=device)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.parameters()
     config.target(1, 1, 1, Fraction(1))
     check_device(device)
     model = priors.load(prior, device)
     try:
-        video = media.read(source, frames=frames, matrix=matrix, audio=audio)
+        clip = media.open_clip(source, frames=frames, matrix=matrix, audio=audio)
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
-    begin = time.monotonic()
-    with codec_bar("encode") as bar:
-        made = codec.encode(video, config, model, progress=bar)
-    write_bytes(made.data, output)
-    report = {"file": output, "preset": preset, "prior": prior, **_figures(made.data, video)}
+    begin, total, kept = time.monotonic(), 0, b""
+    promised = hashlib.sha256()
+    with Growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
+        for part in codec.encode_parts(clip, config, model, bar, file.begun):
+            file.write(part.data)
+            file.worth |= part.pictures is not None
+            total += len(part.data)
+            kept += part.data if verify and output == "-" else b""
+            if part.pictures is not None:
+                promised.update(part.pictures.tobytes())
+    report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
+    report |= _figures(total, clip)
     report["seconds"] = round(time.monotonic() - begin, 2)
     problem = ""
     if verify:
         try:
-            data = made.data if output == "-" else read_bytes(output)
-            with codec_bar("verify") as bar:
-                back = codec.decode(data, model, device, progress=bar)
-            if back.frames.tobytes() != made.frames.tobytes():
+            found = hashlib.sha256()
+            with BytesIO(kept) if output == "-" else open_stream(output) as coded:
+                with codec_bar("verify") as bar:
+                    for picture in codec.Decoder(coded, model, device, progress=bar).pictures():
+                        found.update(picture.tobytes())
+            if found.digest() != promised.digest():
                 problem = f"{output} does not decode to the encoder's own pictures"
         except GvccError as e:
             problem = f"{output} does not decode: {e}"
@@ -178,6 +207,14 @@ def decode(
     source: Coded,
     output: Output,
     overwrite: Overwrite = False,
+    start: Annotated[str | None, typer.Option(
+        help="First frame wanted: a number, or seconds like 4.8s.")] = None,
+    end: Annotated[str | None, typer.Option(
+        help="The frame after the last one wanted, the same way.")] = None,
+    follow: Annotated[bool, typer.Option("--follow",
+        help="SOURCE is a .part file that an encoder is still writing: wait for it.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going",
+        help="Show the last picture in the place of GOPs that are damaged.")] = False,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
     prior: Annotated[str | None, typer.Option(
@@ -189,7 +226,7 @@ def decode(
 
     A truncated file gives the GOPs before the cut, and exit code 1.
     """
-    from gvcc import bitstream, codec, media
+    from gvcc import codec, media, parser
 
     suffix = Path(output).suffix.lower()
     folder = output != "-" and (suffix == "" or output.endswith("/"))
@@ -198,37 +235,54 @@ def decode(
     check_output(output, source, overwrite, folder)
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
-    data, cut = read_bytes(source), None
-    try:
-        header = bitstream.parse(data).header
-    except Truncated as e:
-        if not e.whole_gops:
-            raise
-        header, cut = bitstream.read_header(data)[0], e
-    if suffix == ".png" and not folder and header.frames > 1:
-        raise ConfigError(f"a .png holds one frame, not {header.frames}: use a name ending in '/'")
+    if follow and (start or end):
+        raise ConfigError("--follow does not go with --start and --end")
     check_device(device)
     model = None if prior is None else priors.load(prior, device)
     begin = time.monotonic()
+    file = cast(BinaryIO, Following(source)) if follow else open_stream(source)
+    if (start or end) and not file.seekable():
+        file = BytesIO(file.read())
+    rate = parser.Reader(file).header.fps if start or end else Fraction(1)
+    if start or end:
+        file.seek(0)
     with codec_bar("decode") as bar:
-        video = codec.decode(data, model, device, progress=bar, partial=cut is not None, knob=knob)
-    media.write(video, output, overwrite=overwrite)
-    report = {"file": output, **_figures(data, video)}
+        clip = codec.Decoder(
+            file, model, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
+            start=_frame(start or "0", rate), end=None if end is None else _frame(end, rate),
+        )  # fmt: skip
+        if suffix == ".png" and not folder and clip.count > 1:
+            raise ConfigError(f"a .png holds one frame, not {clip.count}: use a name ending in '/'")
+        media.write(clip, output, overwrite=overwrite)
+    report = {"file": output, "frames": clip.delivered, "width": clip.width,
+              "height": clip.height, "fps": str(clip.fps)}  # fmt: skip
     report["seconds"] = round(time.monotonic() - begin, 2)
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
          f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
-    if cut is not None:
-        raise cut
+    for text in clip.damage:
+        say(f"gvcc: {text}")
+    if clip.cut is not None:
+        raise clip.cut
+    if clip.damage:
+        raise GvccError(f"{len(clip.damage)} GOPs could not be decoded and were concealed")
+
+
+def _frame(text: str, fps: Fraction) -> int:
+    """A frame number from "120", or from "4.8s", seconds."""
+    try:
+        return int(Fraction(text[:-1]) * fps) if text.endswith("s") else int(text)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"{text!r} is neither a frame number nor seconds like 4.8s") from None
 
 
 @app.command()
 def inspect(source: Coded, as_json: Json = False) -> None:
     """Show a file's header, its GOPs, and where the bits go. Needs no prior."""
-    from gvcc import bitstream, describe
+    from gvcc import describe, parser
 
-    stream = bitstream.parse(read_bytes(source))
+    stream = parser.parse(read_bytes(source))
     if as_json:
         sys.stdout.write(json.dumps(describe.as_dict(stream)) + "\n")
     else:
@@ -246,7 +300,7 @@ def compare(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """PSNR, MS-SSIM, VMAF and temporal consistency of a decoded clip (needs the extra 'eval')."""
-    from gvcc import bitstream, describe, media
+    from gvcc import describe, media, parser
     from gvcc.eval import metrics
 
     ref = media.read(reference, frames=frames, audio=False)
@@ -254,7 +308,7 @@ def compare(
     figures = metrics.compare(ref.frames, got.frames, ref.fps)
     if stream is not None:
         data = read_bytes(stream)
-        head = bitstream.read_header(data)[0]
+        head = parser.read_header(data)[0]
         figures |= _rates(len(data), (head.frames, head.height, head.width), head.fps)
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")

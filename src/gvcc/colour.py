@@ -8,7 +8,6 @@ tags, so HDR stays HDR-coded (no tone mapping).
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -151,39 +150,16 @@ def upright(pixels: np.ndarray, picture: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def read_stills(path: Path, limit: int | None, tags: Tags) -> np.ndarray:
-    """The first `limit` images of a folder, or one image file: upright RGB, uint8 [T,H,W,3].
-
-    Names sort naturally: 2.png before 10.png. Raises `MediaError` if there is no image, if one is
-    damaged or if sizes differ.
-    """
-    if path.is_dir():
-        inside = (entry for entry in path.iterdir() if entry.suffix.lower() in STILLS)
-        paths = sorted((e for e in inside if not e.name.startswith(".")), key=_natural)[:limit]
-    else:
-        paths = [path]
-    if not paths:
-        raise MediaError(f"no images in the folder ({', '.join(STILLS)})")
-    shots: list[np.ndarray] = []
-    for entry in paths:
-        try:
-            # From memory, since by name ffmpeg would take a "%" for a numbered sequence.
-            with av.open(io.BytesIO(entry.read_bytes()), metadata_errors="replace") as box:
-                picture = next(box.decode(video=0))
-        except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
-            reason = getattr(error, "strerror", None) or "no picture in it"
-            raise MediaError(f"cannot read {entry.name}: {reason}") from error
-        shots.append(upright(to_rgb(picture, of_picture(picture, tags)), picture))
-        if shots[-1].shape != shots[0].shape:
-            sizes = f"{shots[-1].shape}, but {paths[0].name} {shots[0].shape}"
-            raise MediaError(f"images differ in size: {entry.name} has {sizes}")
-    return np.stack(shots)
-
-
-def _natural(path: Path) -> list[str | int]:
-    """A sort key: the texts and the numbers of a name, which take turns."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+def read_still(path: Path, tags: Tags) -> np.ndarray:
+    """One image file: upright RGB, uint8 [H,W,3]. Raises `MediaError` if it is damaged."""
+    try:
+        # From memory, since by name ffmpeg would take a "%" for a numbered sequence.
+        with av.open(io.BytesIO(path.read_bytes()), metadata_errors="replace") as box:
+            picture = next(box.decode(video=0))
+    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "no picture in it"
+        raise MediaError(f"cannot read {path.name}: {reason}") from error
+    return upright(to_rgb(picture, of_picture(picture, tags)), picture)
 
 
 def pngs(frames: np.ndarray) -> Iterator[bytes]:

@@ -18,27 +18,24 @@ def as_dict(stream: Stream) -> dict[str, Any]:
     head = bitstream.write_header(h)
     header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
     gops: list[dict[str, Any]] = []
-    start = records = 0
-    for i, g in enumerate(stream.gops):
-        frames = min(h.gop, h.frames - start)
-        size = len(bitstream.write_gop(g, i, head))
+    for r in stream.gops:
+        g = r.gop
+        size = bitstream.gop_size(r)
+        shown = g.frames - g.skip
         gops.append({
-            "start": start, "frames": frames, "coded_steps": g.stop, "atoms": g.atoms,
-            "bytes": size, "bits_per_pixel": 8 * size / (frames * h.width * h.height),
-            "check": list(g.check),
+            "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
+            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "atoms": r.atoms,
+            "tail_atoms": r.tail_atoms, "bytes": size, "stills": sum(map(len, r.stills)),
+            "residual": len(r.residual), "symbols": len(r.symbols),
+            "bits_per_pixel": 8 * size / (shown * h.width * h.height), "check": list(r.check),
         })  # fmt: skip
-        start += frames
-        records += size
-    symbols = sum(len(g.symbols) for g in stream.gops)
-    sizes = {
-        "header": len(head),
-        "symbols": symbols,
-        "records": records - symbols,
-        "audio": 0,
-    }
+    sizes = {"header": len(head)}
+    sizes |= {kind: sum(g[kind] for g in gops) for kind in ("symbols", "stills", "residual")}
+    sizes["records"] = sum(g["bytes"] for g in gops) - sum(sizes.values()) + len(head)
+    sizes["audio"] = 0
     audio = None
     if stream.audio is not None:
-        sizes["audio"] = len(bitstream.write_audio(stream.audio, len(gops), head))
+        sizes["audio"] = len(bitstream.write_audio(stream.audio, head))
         audio = {"codec": stream.audio.codec, "rate": stream.audio.rate,
                  "layout": stream.audio.layout, "packets": len(stream.audio.packets)}  # fmt: skip
     total = sum(sizes.values())
@@ -66,12 +63,13 @@ def show(stream: Stream, console: Console) -> None:
             value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    names = numbers("GOP", "frames", "coded steps", "bytes", "bit/pixel", "check (1/16)")
-    table = Table(*names)
+    names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "bit/pixel", "check")
+    table = Table(names[0], "mode", *names[1:])
     for i, g in enumerate(d["gops"]):
         table.add_row(
-            str(i), f"{g['start']}-{g['start'] + g['frames'] - 1}", str(g["coded_steps"]),
-            str(g["bytes"]), f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
+            str(i), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
+            str(g["coded_steps"]), str(g["bytes"]), str(g["stills"]), str(g["residual"]),
+            f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip
     console.print(table)
     table = Table("where", *numbers("bytes", "share"))

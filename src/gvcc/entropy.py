@@ -1,7 +1,8 @@
 """Integers to bytes and back through the range coder of the `constriction` library.
 
 One interface, `Sink`, for counting and for writing, so that a cost is never a formula of its own.
-All models are uniform over whole numbers: no float decides a bit of the stream.
+All models are whole numbers, uniform or a table of frequencies: no float decides a bit of the
+stream.
 """
 
 from __future__ import annotations
@@ -19,6 +20,21 @@ Ints = NDArray[np.int64]
 _DIGIT = 16  # bits; constriction's Uniform takes sizes up to 2^24
 MOST_ATOMS = 2**20  # in one frame-step
 _ESCAPE = 24  # a Rice quotient this long is followed by the plain value
+PRECISION = 24  # bits; the frequencies of a table add up to 2^24
+
+
+_TABLE = constriction.stream.model.Categorical(perfect=False)
+
+
+def _leaky(frequencies: Ints) -> NDArray[np.float32]:
+    """Integer frequencies [m,n] as the weights that make constriction use exactly them.
+
+    With perfect=False symbol i of n gets the part of [0, 2^24) that starts at
+    floor(scale (w_0 + ... + w_{i-1})) + i, scale = (2^24 - n) / (w_0 + ... + w_{n-1}). Weights one
+    below the frequencies add up to 2^24 - n, so scale is 1, and every sum is a whole number below
+    2^24, which float32 holds: nothing is rounded on any machine.
+    """
+    return (frequencies - 1).astype(np.float32)
 
 
 class Sink(Protocol):
@@ -80,6 +96,16 @@ class Writer(Counter):
         if len(values) and size > 1:
             self._coder.encode(values.astype(np.int32), constriction.stream.model.Uniform(size))
 
+    def table(self, values: Ints, frequencies: Ints) -> None:
+        """Symbols [m] below n, each by its own row of integer frequencies [m,n]: none of them 0,
+        2^24 in sum. `total` grows by an upper bound."""
+        if len(values) == 0:
+            return
+        own = frequencies[np.arange(len(values)), values]
+        # Up to 1/128 bit a symbol is lost where the coder's range is at its smallest.
+        self.total += math.ceil((PRECISION - np.log2(own) + 1 / 128).sum())
+        self._coder.encode(values.astype(np.int32), _TABLE, _leaky(frequencies))
+
     def finish(self) -> bytes:
         if self.total == 0:
             return b""
@@ -121,6 +147,22 @@ class Reader:
         except (AssertionError, ValueError) as e:
             raise Corrupt(f"range coder: {e}") from e
         return np.asarray(got).astype(np.int64)
+
+    def table(self, frequencies: Ints) -> Ints:
+        """One symbol for each row of frequencies [m,n], as `Writer.table` takes them."""
+        if len(frequencies) == 0:
+            return np.zeros(0, dtype=np.int64)
+        try:
+            got = self._coder.decode(_TABLE, _leaky(frequencies))
+        except (AssertionError, ValueError) as e:
+            raise Corrupt(f"range coder: {e}") from e
+        values = np.asarray(got).astype(np.int64)
+        own = frequencies[np.arange(len(values)), values]
+        # Whole bits below the information of each symbol, so that every reader agrees.
+        least = int((PRECISION - np.frexp(own.astype(np.float64))[1]).sum())
+        self.need(least)
+        self._left -= least
+        return values
 
     def bits(self, count: int) -> int:
         """A number of `count` bits."""

@@ -1,25 +1,98 @@
-"""How a clip is cut into groups of pictures: every mode is one list of GOPs. Integers only."""
+"""How a clip is cut into groups of pictures: every mode is one list of GOPs. Integers only.
+
+Legend of `Gop.first`, where the picture comes from that conditions a GOP's first frame:
+
+    none      no condition
+    still     a picture coded in this GOP
+    previous  the last decoded picture of the GOP before; both GOPs have that frame
+    shared    the last still of the GOP before; both GOPs have that frame
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from gvcc.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
 
-MODES = ("t2v",)
+from gvcc.errors import ConfigError, Corrupt, unknown
+
+MODES = ("t2v", "i2v", "flf2v", "auto")
+FIRSTS = ("none", "still", "previous", "shared")
 
 
 @dataclass(frozen=True)
 class Gop:
-    """Frames start .. start + frames - 1 of the clip, coded as `length` >= frames frames.
+    """Frames start .. end - 1 of the clip, coded together.
 
-    `length` is 1 modulo the prior's time stride; the frames past the clip's end repeat its last.
+    `last`: the last frame is coded as a still too, which conditions this GOP and may condition the
+    next. `fade`: so many frames at the start are in the GOP before as well, and are cross-faded.
+    `tail`: the next GOP may start from the last decoded picture, so its quality counts more (the
+    encoder's business; not in the file).
     """
 
     start: int
     frames: int
-    length: int
+    first: str = "none"
+    last: bool = False
+    fade: int = 0
+    tail: bool = field(default=False, compare=False)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.frames
+
+    @property
+    def skip(self) -> int:
+        """Frames at the start that are not shown: the GOP before has shown them."""
+        return int(self.first in ("previous", "shared"))
+
+    @property
+    def stills(self) -> int:
+        """Pictures coded in this GOP's record."""
+        return (self.first == "still") + self.last
+
+    @property
+    def mode(self) -> str:
+        """The published mode it belongs to."""
+        return "flf2v" if self.last else "t2v" if self.first == "none" else "i2v"
+
+    def length(self, stride: int) -> int:
+        """Frames it is coded as, 1 modulo `stride`; those past its own repeat the last one.
+
+        A last still gets a latent frame of its own, made of nothing but that picture: the frames
+        before it in its group of `stride` are not known from it.
+        """
+        if self.last:
+            return legal_length(self.frames - 1, stride) + stride
+        return legal_length(self.frames, stride)
+
+    def latent_frames(self, stride: int) -> int:
+        """Latent frames it is coded as."""
+        return (self.length(stride) - 1) // stride + 1
+
+    def check(self, before: Gop | None, frames: int, gop: int, overlap: int) -> None:
+        """Corrupt unless this GOP may follow `before` in a clip of so many frames.
+
+        `gop` is the most frames of a GOP, `overlap` the clip's number of cross-faded frames.
+        """
+        low = self.skip + self.fade + 1
+        if not low <= self.frames <= gop or self.end > frames:
+            raise Corrupt(f"a GOP of {self.frames} frames from {self.start} of {frames}")
+        if self.skip and before is None:
+            raise Corrupt("the first GOP refers to one before it")
+        if self.start != (0 if before is None else before.end - self.skip - self.fade):
+            raise Corrupt(f"a GOP starts at frame {self.start}, not where the last one ended")
+        if self.first == "shared" and not (before is not None and before.last):
+            raise Corrupt("a GOP shares a still that the GOP before does not have")
+        if self.last and (self.first == "none" or self.frames < 2):
+            raise Corrupt("a last still without a first picture")
+        if self.fade:
+            fits = before is not None and before.frames >= overlap
+            if self.fade != overlap or self.first != "none" or not fits:
+                raise Corrupt(f"a cross-fade of {self.fade} frames does not fit")
 
 
 def legal_length(frames: int, stride: int) -> int:
@@ -27,18 +100,130 @@ def legal_length(frames: int, stride: int) -> int:
     return -(-(frames - 1) // stride) * stride + 1
 
 
-def plan(frames: int, gop: int, stride: int, mode: str = "t2v") -> Iterator[Gop]:
-    """GOPs of a clip of `frames` >= 1 frames, in decode order, one at a time: a decoder must not
-    take memory for GOPs that a header announces and the file does not hold.
+def plan(
+    frames: int, gop: int, stride: int, mode: str = "t2v", *,
+    overlap: int = 0, refresh: int = 0, cuts: Iterable[int] = (),
+) -> Iterator[Gop]:  # fmt: skip
+    """GOPs of a clip of `frames` >= 1 frames, in decode order.
 
-    `gop` is the GOP length in frames, 1 modulo `stride`. t2v: end to end, without references; the
-    last GOP is as short as what is left. Raises ConfigError for illegal arguments, at once.
+    `gop` is the GOP length in frames, 1 modulo `stride`; the last GOP is as short as what is left.
+    t2v: end to end, or with `overlap` frames cross-faded. i2v: each starts from the last decoded
+    picture before it, a still every `refresh` GOPs (0: only the first). flf2v: a still at each
+    boundary, shared by both sides. auto: as i2v; `variants` has the choice. No GOP crosses a cut;
+    `cuts` are numbers of frames that start a new scene. Raises ConfigError for illegal arguments,
+    at once.
+
+    A chained GOP repeats one frame of the GOP before it (GVCC's I2V does not: there the condition
+    is a picture one frame too early), so N GOPs of 33 have 32 N + 1 frames in i2v and flf2v.
     """
     if mode not in MODES:
-        raise ConfigError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+        raise unknown("mode", mode, MODES)
     if frames < 1:
         raise ConfigError(f"a clip needs at least one frame, got {frames}")
     if gop < 1 or gop != legal_length(gop, stride):
         raise ConfigError(f"GOP length {gop} is not 1 modulo {stride}")
-    sizes = ((start, min(gop, frames - start)) for start in range(0, frames, gop))
-    return (Gop(start, n, legal_length(n, stride)) for start, n in sizes)
+    if gop == 1 and mode != "t2v":
+        raise ConfigError(f"mode {mode} needs GOPs of more than one frame")
+    if not 0 <= overlap <= gop // 2:
+        raise ConfigError(f"overlap is {overlap}, expected 0 to {gop // 2}, half a GOP")
+    if overlap and mode != "t2v":
+        raise ConfigError(f"overlap is for mode t2v, not {mode}")
+    if refresh < 0 or (refresh and mode not in ("i2v", "auto")):
+        raise ConfigError("refresh is for modes i2v and auto, a number of GOPs")
+    edges = [0, *sorted({c for c in cuts if 0 < c < frames}), frames]
+    return _plan(edges, gop, mode, overlap, refresh)
+
+
+def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> Iterator[Gop]:
+    for begin, end in zip(edges, edges[1:], strict=False):
+        at, number = begin, 0
+        while at < end:
+            if mode == "t2v":
+                fade = overlap if number else 0
+                g = Gop(at - fade, min(gop, end - at + fade), fade=fade)
+            else:
+                fresh = number % refresh == 0 if refresh else number == 0
+                start = at if fresh else at - 1
+                size = min(gop, end - start)
+                last = mode == "flf2v" and size > 1
+                first = "still" if fresh else "shared" if mode == "flf2v" else "previous"
+                renewed = refresh and (number + 1) % refresh == 0
+                tail = mode != "flf2v" and start + size < end and not renewed
+                g = Gop(start, size, first, last, tail=tail)
+            yield g
+            at, number = g.end, number + 1
+
+
+def variants(planned: Gop, before: Gop | None) -> tuple[Gop, ...]:
+    """The modes among which `auto` chooses for the frames of a planned i2v GOP: t2v, i2v, flf2v,
+    given the GOP that was chosen before it."""
+    if planned.skip and before is not None and before.last:
+        planned = replace(planned, first="shared")
+    alone = replace(planned, start=planned.start + planned.skip,
+                    frames=planned.frames - planned.skip, first="none")  # fmt: skip
+    if planned.frames < 2:
+        return alone, planned
+    return alone, planned, replace(planned, last=True, tail=False)
+
+
+def needed(gops: Sequence[Gop], start: int, end: int) -> tuple[set[int], set[int]]:
+    """Numbers of the GOPs to decode for frames start .. end - 1, and of those of which only the
+    last still is wanted."""
+    ends = [g.end for g in gops]
+    decode: set[int] = set()
+    for i in range(bisect.bisect_right(ends, start), len(gops)):
+        if gops[i].start + gops[i].skip >= end:
+            break
+        decode.add(i)
+        while gops[i].first == "previous" and i - 1 not in decode:
+            i -= 1
+            decode.add(i)
+    stills = {i - 1 for i in decode if gops[i].first == "shared"}
+    return decode, stills - decode
+
+
+def dependents(gops: Sequence[Gop], lost: int) -> list[int]:
+    """Numbers of the later GOPs that cannot be decoded without GOP number `lost`."""
+    out: list[int] = []
+    for i in range(lost + 1, len(gops)):
+        # A still stays readable where only the GOP around it cannot be decoded.
+        if gops[i].first != "previous" and not (gops[i].first == "shared" and i == lost + 1):
+            break
+        out.append(i)
+    return out
+
+
+Pictures = NDArray[np.uint8]
+
+
+class Assembler:
+    """Decoded GOPs in, the clip's pictures out, each frame once."""
+
+    def __init__(self, overlap: int) -> None:
+        self.overlap = overlap
+        self._held: Pictures | None = None  # frames that the next GOP may fade into
+
+    def add(self, gop: Gop, pictures: Pictures) -> Pictures:
+        """The pictures [n,H,W,3] that are final once GOP `gop` is decoded to [frames,H,W,3]."""
+        held, new = self._held, pictures[gop.skip :]
+        if gop.fade and held is not None:
+            new = np.concatenate([cross_fade(held[-gop.fade :], new[: gop.fade]), new[gop.fade :]])
+            held = held[: -gop.fade]
+        if held is not None and len(held):
+            new = np.concatenate([held, new])
+        keep = min(self.overlap, len(new))
+        self._held = new[len(new) - keep :].copy() if keep else None
+        return new[: len(new) - keep]
+
+    def flush(self) -> Pictures | None:
+        """What was held back, at the end of the clip."""
+        held, self._held = self._held, None
+        return held
+
+
+def cross_fade(old: Pictures, new: Pictures) -> Pictures:
+    """Linear cross-fade of o frames, weight (j+1)/(o+1) for new frame j, rounded: integers only."""
+    o = len(old)
+    w = np.arange(1, o + 1, dtype=np.int32)[:, None, None, None]
+    mixed = old * (o + 1 - w) + new * w + (o + 1) // 2
+    return (mixed // (o + 1)).astype(np.uint8)

@@ -1,64 +1,51 @@
-"""Video files in and out: anything ffmpeg reads becomes `Video`, and `Video` becomes a file.
+"""Video files in: anything ffmpeg reads becomes a clip that is decoded picture by picture.
 
 What is kept: full-range RGB pictures upright at a constant rate, the colour tags, the first audio
 track's packets. What is not: sample aspect ratio (pixels stay as stored), interlacing (frames stay
 woven), alpha (composited over black), HDR metadata, subtitles, further tracks, and the few samples
 of trimming that some audio codecs store beside their packets.
+
+Memory: one picture, the audio packets, and a few bytes for each frame. `Video` alone holds all.
 """
 
 from __future__ import annotations
 
-import io
+import gc
 import os
 import re
 import shutil
-import struct
 import sys
+import tempfile
+import weakref
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from gvcc import colour as colours
 from gvcc.colour import Tags
-from gvcc.errors import ConfigError, GvccError, MediaError
+from gvcc.errors import ConfigError, MediaError
+from gvcc.media_out import MUXERS as MUXERS
+from gvcc.media_out import reported
+from gvcc.media_out import write as write
 from gvcc.records import Audio, Colour, Packet
+from gvcc.records import Clip as Clip
+from gvcc.records import Video as Video
 
-MUXERS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".y4m": "yuv4mpegpipe"}
 STILL_RATE = Fraction(24)
 
 # Audio before the first picture is dropped, but for what a decoder needs to start up.
 _PREROLL = Fraction(1, 10)
-
-# Matroska's names of audio codecs where they are not "A_" and ffmpeg's name.
-_TRACKS = {
-    "mp2": "A_MPEG/L2",
-    "mp3": "A_MPEG/L3",
-    "pcm_s16be": "A_PCM/INT/BIG",
-    "pcm_s16le": "A_PCM/INT/LIT",
-    "pcm_s24le": "A_PCM/INT/LIT",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Video:
-    """What the codec codes: `frames` is full-range RGB, uint8 [T,H,W,3], `fps` pictures a second.
-
-    `colour` is the source's, and the colour of a file written from this; the packets of `audio`
-    count time from the start of frame 0.
-    """
-
-    frames: np.ndarray
-    fps: Fraction
-    colour: Colour = Colour()
-    audio: Audio | None = None
 
 
 def read(
@@ -70,17 +57,42 @@ def read(
     full_range: bool | None = None,
     audio: bool = True,
 ) -> Video:
-    """Read a video file, a still, a folder of stills (in natural order of names) or "-".
+    """Everything that `open_clip` with the same arguments gives, held in memory."""
+    clip = open_clip(
+        path, frames=frames, fps=fps, matrix=matrix, full_range=full_range, audio=audio
+    )
+    held = np.empty((clip.count, clip.height, clip.width, 3), np.uint8)
+    for number, pixels in enumerate(clip.pictures()):
+        held[number] = pixels
+    return Video(held, clip.fps, clip.colour, clip.audio)
 
-    "-" is y4m on standard input. `frames` reads only that many; `fps` is the rate of stills (24).
-    `matrix` ("bt709", "bt601", "bt2020nc") and `full_range` override the file's tags; a YUV file
-    without tags is BT.709 from 720 lines up, else BT.601, and limited range.
+
+def open_clip(
+    path: str | os.PathLike[str] | BinaryIO,
+    *,
+    frames: int | None = None,
+    fps: Fraction | None = None,
+    matrix: str | None = None,
+    full_range: bool | None = None,
+    audio: bool = True,
+) -> Clip:
+    """A video file, a still, a folder of stills (in natural order of names) or "-", as a clip.
+
+    Everything is decoded once here, to learn what there is and whether it is whole, and anew in
+    every pass over `pictures()`. A file object is read from where it stands. One that cannot seek,
+    a named pipe, and "-", y4m on standard input, are first copied to a temporary file that has no
+    name and goes with the clip.
+
+    `frames` reads only that many; `fps` is the rate of stills (24). `matrix` ("bt709", "bt601",
+    "bt2020nc") and `full_range` override the file's tags; a YUV file without tags is BT.709 from
+    720 lines up, else BT.601, and limited range.
 
     A file of variable rate becomes one of constant rate, the stream's average: each tick gets the
     picture on screen in the middle of it, so that duration and audio stay in step. Pictures that
     do not decode are skipped the same way, their predecessor staying on screen.
 
-    Raises `MediaError` if nothing decodes, `ConfigError` for an illegal argument.
+    Raises `MediaError` if nothing decodes, `ConfigError` for an illegal argument. A pass raises
+    `MediaError` if the file is no longer the one that was opened.
     """
     if frames is not None and frames < 1:
         raise ConfigError(f"frames must be at least 1, not {frames}")
@@ -89,98 +101,160 @@ def read(
     tags = Tags(matrix, full_range)
     if not isinstance(path, str | os.PathLike):
         name = str(getattr(path, "name", "the stream"))
-        with _reported("read", name):
-            return _read_stream(path, None, frames, tags, audio)
+        with reported("read", name):
+            opener = partial(_container, _Window.over(path))
+            return _open_stream(name, opener, frames, tags, audio)
     name, place = os.fspath(path), Path(path)
-    with _reported("read", name):
+    with reported("read", name):
         if place.is_dir() or place.suffix.lower() in colours.STILLS:
-            return Video(colours.read_stills(place, frames, tags), fps or STILL_RATE)
+            return _open_stills(name, frames, tags, fps or STILL_RATE)
         if fps is not None:
             raise ConfigError(f"{name}: has a rate of its own; fps is for stills")
         if name == "-":
-            return _read_stream(sys.stdin.buffer, "yuv4mpegpipe", frames, tags, audio)
-        # The prefix keeps ffmpeg from taking "a:b.mp4" for a protocol.
-        return _read_stream(f"file:{name}", None, frames, tags, audio)
+            opener = partial(_container, _Window.over(sys.stdin.buffer), MUXERS[".y4m"])
+        elif place.is_fifo():
+            with place.open("rb") as pipe:
+                opener = partial(_container, _Window.over(pipe))
+        else:
+            # The prefix keeps ffmpeg from taking "a:b.mp4" for a protocol.
+            opener = partial(_container, f"file:{name}")
+        return _open_stream(name, opener, frames, tags, audio)
 
 
-def write(video: Video, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write `video` to a file of the kind the name tells; only .mp4, .mov and .mkv keep the audio.
+class _Window:
+    """A seekable file from `start` on, with a position of its own: passes may overlap."""
 
-    .mp4, .mov, .mkv: H.264 at CRF 12, visually lossless, 4:2:0 where both sides are even, else
-    4:4:4. .y4m, and "-" for standard output: the same pictures uncompressed (y4m has no tag for
-    the matrix). .png: one frame. No suffix or a final "/": a folder of 00000.png and so on.
+    def __init__(self, file: BinaryIO, start: int, name: str) -> None:
+        self._file, self._start, self.name = file, start, name
+        self._place = 0
 
-    The file appears under its name only once it is whole. Raises `ConfigError` for an unknown
-    suffix, an output that exists (unless `overwrite`) or frames no file can hold, `MediaError` if
-    writing fails.
+    @classmethod
+    def over(cls, file: BinaryIO) -> _Window:
+        """`file` from where it stands, or if it cannot seek a temporary copy of what is left."""
+        name = str(getattr(file, "name", "<none>"))  # its suffix helps ffmpeg to tell the format
+        if hasattr(file, "seekable") and file.seekable():
+            return cls(file, file.tell(), name)
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        window = cls(copy, 0, name)
+        weakref.finalize(window, copy.close)
+        shutil.copyfileobj(file, copy)
+        return window
+
+    def again(self) -> _Window:
+        """The same, at its start. The first window must stay alive for as long."""
+        return _Window(self._file, self._start, self.name)
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._start + self._place)
+        data = self._file.read(size)
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._place = self._file.seek(offset, os.SEEK_END) - self._start
+        else:
+            self._place = offset + (self._place if whence == os.SEEK_CUR else 0)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
+def _container(place: str | _Window, form: str | None = None) -> Any:
+    """A new `av` container over a path or a window, from the start."""
+    file = place if isinstance(place, str) else place.again()
+    return av.open(file, format=form, metadata_errors="replace")
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoder:
+    """A `Clip` that is decoded anew in every pass, by `decode`."""
+
+    name: str
+    decode: Callable[[], Iterator[NDArray[np.uint8]]]
+    fps: Fraction
+    colour: Colour
+    audio: Audio | None
+    count: int
+    height: int
+    width: int
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """Each picture, uint8 [H,W,3]; `MediaError` if it is not as it was at the opening."""
+        number, shape = 0, (self.height, self.width, 3)
+        with reported("read", self.name):
+            for pixels in self.decode():
+                number += 1
+                if pixels.shape != shape:
+                    raise MediaError(f"has changed since it was opened, from {shape}")
+                yield pixels
+            if number != self.count:
+                raise MediaError(f"has changed since it was opened, from {self.count} frames")
+
+
+def _open_stills(name: str, frames: int | None, tags: Tags, fps: Fraction) -> _Decoder:
+    """The first `frames` images of a folder, or one image."""
+    paths = [Path(name)]
+    if paths[0].is_dir():
+        inside = (e for e in paths[0].iterdir() if e.suffix.lower() in colours.STILLS)
+        paths = sorted((e for e in inside if not e.name.startswith(".")), key=_natural)[:frames]
+    if not paths:
+        raise MediaError(f"no images in the folder ({', '.join(colours.STILLS)})")
+    for pixels in _stills(paths, tags):
+        height, width, _ = pixels.shape
+    decode = partial(_stills, paths, tags)
+    return _Decoder(name, decode, fps, Colour(), None, len(paths), height, width)
+
+
+def _stills(paths: list[Path], tags: Tags) -> Iterator[NDArray[np.uint8]]:
+    """Each image, uint8 [H,W,3]; `MediaError` if one is damaged or sizes differ."""
+    first: tuple[int, ...] | None = None
+    for path in paths:
+        pixels = colours.read_still(path, tags)
+        if pixels.shape != (first := first or pixels.shape):
+            sizes = f"{pixels.shape}, but {paths[0].name} {first}"
+            raise MediaError(f"images differ in size: {path.name} has {sizes}")
+        gc.collect(0)  # see _turned_alike
+        yield pixels
+
+
+def _natural(path: Path) -> list[str | int]:
+    """A sort key: the texts and the numbers of a name, which take turns."""
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def _video_stream(box: Any) -> Any:
+    video = box.streams.best("video")
+    if video is None or video.codec_context is None:
+        raise MediaError("no video stream that can be decoded")
+    video.thread_type = "AUTO"
+    return video
+
+
+def _turned_alike(before: Any, picture: Any) -> Any:
+    """A picture with the display matrix of `picture`: the same as `before`, if it will do.
+
+    PyAV's `side_data` puts a picture into a reference cycle, so each one that is asked for it keeps
+    its memory until the garbage collector runs: hundreds of them.
     """
-    name = os.fspath(path)
-    target = Path(name)
-    suffix = target.suffix.lower()
-    shape = video.frames.shape
-    if video.frames.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise ConfigError(f"frames must be uint8 [T,H,W,3], not {video.frames.dtype} {shape}")
-    if name == "-":
-        with _reported("write", name):
-            _write_stream(video, sys.stdout.buffer, MUXERS[".y4m"])
-        return
-    folder = suffix == "" or name.endswith(("/", os.sep))
-    if not folder and suffix not in (legal := (*MUXERS, ".png")):
-        raise ConfigError(f"{name}: unknown suffix {suffix!r}; use {', '.join(legal)}, none or -")
-    if suffix == ".png" and not folder and len(video.frames) > 1:
-        raise ConfigError(f"{name}: a .png holds one frame, not {len(video.frames)}; name a folder")
-    _check_vacant(target, folder, overwrite)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with _reported("write", name):
-        try:
-            if folder:
-                scratch.mkdir()
-                for number, data in enumerate(colours.pngs(video.frames)):
-                    (scratch / f"{number:05d}.png").write_bytes(data)
-                if target.exists():
-                    shutil.rmtree(target)
-            elif suffix == ".png":
-                scratch.write_bytes(next(colours.pngs(video.frames)))
-            else:
-                with scratch.open("wb") as file:
-                    _write_stream(video, file, MUXERS[suffix])
-            os.replace(scratch, target)
-        except BaseException:
-            if scratch.is_dir():
-                shutil.rmtree(scratch)
-            else:
-                scratch.unlink(missing_ok=True)
-            raise
+    return before if before is not None and before.rotation == picture.rotation else picture
 
 
-@contextmanager
-def _reported(verb: str, name: str) -> Iterator[None]:
-    """Turn every error of ffmpeg and of the file system into a `MediaError` that names the file."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except MediaError as error:
-        raise MediaError(f"{name}: {error}") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"{name}: cannot {verb}: {reason}") from error
-
-
-def _read_stream(
-    source: Any, form: str | None, frames: int | None, tags: Tags, audio: bool
-) -> Video:
-    shots: list[np.ndarray] = []
+def _open_stream(
+    name: str, opener: Callable[[], Any], frames: int | None, tags: Tags, audio: bool
+) -> _Decoder:
+    """Decode the stream once, keeping times, size and audio."""
     times: list[Fraction | None] = []
     stamps: list[int] = []
     sounds: list[Any] = []
+    shape: tuple[int, ...] | None = None
     tail = Fraction(0)
     failure: Exception | None = None
-    with av.open(source, format=form, metadata_errors="replace") as box:
-        video = box.streams.best("video")
-        if video is None or video.codec_context is None:
-            raise MediaError("no video stream that can be decoded")
-        video.thread_type = "AUTO"
+    turned = None
+    with opener() as box:
+        video = _video_stream(box)
         known = (stream for stream in box.streams.audio if stream.codec_context is not None)
         sound = next(known, None) if audio else None
         declared = (video.average_rate, video.base_rate, video.guessed_rate)
@@ -204,26 +278,50 @@ def _read_stream(
                     failure = failure or error
                     continue
                 for picture in pictures:
-                    if not shots:
+                    if shape is None:
                         colour = colours.of_picture(picture, tags)
-                    pixels = colours.upright(colours.to_rgb(picture, colour), picture)
-                    if shots and pixels.shape != shots[0].shape:
-                        raise MediaError(f"changes size, from {shots[0].shape} to {pixels.shape}")
-                    shots.append(pixels)
+                        colours.to_rgb(picture, colour)  # tells a format that cannot be converted
+                    turned = _turned_alike(turned, picture)
+                    blank = np.empty((picture.height, picture.width, 3), np.uint8)
+                    found = colours.upright(blank, turned).shape
+                    if found != (shape := shape or found):
+                        raise MediaError(f"changes size, from {shape} to {found}")
                     base = picture.time_base
                     times.append(None if picture.pts is None else picture.pts * base)
                     tail = (picture.duration or 0) * base if base else Fraction(0)
                 enough = frames is not None and _suffices(times, frames, rates)
         except av.FFmpegError as error:  # the file breaks off: keep what came before
             failure = failure or error
-        if not shots:
+        if shape is None:
             raise MediaError(f"no picture decodes: {getattr(failure, 'strerror', 'it has none')}")
         fps = _rate(stamps, video.time_base, rates)
         index = _on_screen(times, fps, tail)[:frames]
         start = times[0] or Fraction(0)
         end = None if frames is None else len(index) / fps
         track = None if sound is None else _track(sound, sounds, start, end)
-    return Video(_gather(shots, index), fps, colour, track)
+    decode = partial(_ticks, opener, colour, index)
+    return _Decoder(name, decode, fps, colour, track, len(index), shape[0], shape[1])
+
+
+def _ticks(
+    opener: Callable[[], Any], colour: Colour, index: list[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode again what `_open_stream` decoded: for each tick picture number `index[tick]`."""
+    turns = Counter(index)
+    with opener() as box, suppress(av.FFmpegError):  # the file breaks off
+        number, turned = 0, None
+        for packet in box.demux(_video_stream(box)):
+            pictures = []
+            with suppress(av.FFmpegError):
+                pictures = packet.decode()
+            for picture in pictures:
+                turned = _turned_alike(turned, picture)
+                if turns[number]:
+                    pixels = colours.upright(colours.to_rgb(picture, colour), turned)
+                    yield from repeat(pixels, turns[number])
+                if number == index[-1]:
+                    return
+                number += 1
 
 
 def _suffices(times: list[Fraction | None], frames: int, rates: list[Fraction]) -> bool:
@@ -269,15 +367,6 @@ def _on_screen(times: list[Fraction | None], fps: Fraction, tail: Fraction) -> l
     return [bisect_right(ticks, tick) - 1 for tick in range(length)]
 
 
-def _gather(shots: list[np.ndarray], index: list[int]) -> np.ndarray:
-    """`shots[index]` as one array; lets go of each shot on the way, to halve the memory needed."""
-    frames = np.empty((len(index), *shots[0].shape), np.uint8)
-    for tick in reversed(range(len(index))):
-        frames[tick] = shots[index[tick]]
-        del shots[index[tick] + 1 :]
-    return frames
-
-
 # PyAV's names for channels without positions, as PCM in Matroska has them -> the usual layout.
 _USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 _LAYOUTS = {f"{n} channels": name for n, name in enumerate(_USUAL, start=1)}
@@ -304,101 +393,3 @@ def _track(sound: Any, packets: list[Any], start: Fraction, end: Fraction | None
         extradata=context.extradata or b"",
         packets=tuple(kept),
     )
-
-
-def _check_vacant(target: Path, folder: bool, overwrite: bool) -> None:
-    if not target.exists():
-        return
-    if target.is_dir() != folder:
-        raise ConfigError(f"{target}: exists and is {'not ' if folder else ''}a folder")
-    inside = [entry.name for entry in target.iterdir()] if folder else [target.name]
-    if inside and not overwrite:
-        raise ConfigError(f"{target}: exists; allow overwriting or choose another name")
-    if folder and not all(re.fullmatch(r"[0-9]{5,}\.png", entry) for entry in inside):
-        raise ConfigError(f"{target}: holds other files than numbered frames; not overwritten")
-
-
-def _write_stream(video: Video, file: BinaryIO, muxer: str) -> None:
-    audio = None if muxer == MUXERS[".y4m"] else video.audio
-    box = av.open(file, "w", format=muxer)
-    try:
-        _mux(box, video, audio)
-        box.close()
-    except BaseException as error:
-        with suppress(av.FFmpegError, OSError):  # closing would hide what went wrong first
-            box.close()
-        if audio is None or isinstance(error, GvccError) or not isinstance(error, ValueError):
-            raise
-        # "Invalid argument" is all that muxers say of what they lack.
-        advice = "leave it out" if muxer == "matroska" else "write .mkv or leave it out"
-        raise MediaError(f"{muxer} does not take {audio.codec} audio: {advice}") from error
-
-
-def _mux(box: Any, video: Video, audio: Audio | None) -> None:
-    raw = box.format.name == MUXERS[".y4m"]
-    height, width = video.frames.shape[1:3]
-    # ffmpeg labels 4:2:0 in y4m as centred ("420jpeg"), and decoders of H.264 expect it left.
-    paint = colours.Painter(height, width, video.colour, "center" if raw else "left")
-    stream = box.add_stream(
-        "rawvideo" if raw else "libx264",
-        rate=video.fps,
-        options={} if raw else {"crf": "12", "preset": "medium"},
-    )
-    stream.width, stream.height, stream.pix_fmt = width, height, paint.format
-    context = stream.codec_context
-    context.colorspace, context.color_range = paint.matrix, 2 if paint.full_range else 1
-    context.color_primaries, context.color_trc = video.colour.primaries, video.colour.transfer
-    sounds = deque(() if audio is None else _add_track(box, audio))
-    for number, pixels in enumerate(video.frames):
-        # Audio goes in as its time comes, or the muxer would hold all pictures back for it.
-        while sounds and sounds[0].pts * sounds[0].time_base <= number / video.fps:
-            box.mux(sounds.popleft())
-        picture = paint(pixels)
-        picture.pts, picture.time_base = number, 1 / video.fps
-        picture.pict_type = 0  # one left over from a decoder would force the encoder's
-        box.mux(stream.encode(picture))
-    box.mux(stream.encode(None))
-    box.mux(sounds)
-
-
-def _add_track(box: Any, audio: Audio) -> Iterator[Any]:
-    """Add `audio` to the open output `box`, and yield the packets to mux."""
-    with av.open(io.BytesIO(_blank_matroska(audio)), format="matroska") as blank:
-        stream = box.add_stream_from_template(blank.streams.audio[0])
-    stream.codec_context.layout, stream.time_base = audio.layout, audio.time_base
-    for entry in audio.packets:
-        packet = av.Packet(entry.data)
-        packet.stream, packet.time_base = stream, audio.time_base
-        packet.pts = packet.dts = entry.pts
-        packet.duration, packet.is_keyframe = entry.duration, True
-        yield packet
-
-
-def _blank_matroska(audio: Audio) -> bytes:
-    """A Matroska file with `audio`'s track and no packet in it.
-
-    PyAV makes a stream for packets that are already compressed only after the model of one it
-    has opened; an encoder's stream would carry that encoder's header instead of `extradata`.
-    """
-
-    def element(code: str, payload: bytes) -> bytes:
-        return bytes.fromhex(code) + (len(payload) | 1 << 56).to_bytes(8, "big") + payload
-
-    def number(code: str, value: int) -> bytes:
-        return element(code, value.to_bytes(8, "big"))
-
-    header, codec = audio.extradata, audio.codec
-    if codec == "flac":
-        header = b"fLaC\x80\x00\x00\x22" + header
-    elif codec == "alac":
-        header = header[12:]  # the MP4 box around it
-    bits = number("6264", int(codec[5:7])) if codec.startswith("pcm_s") else b""
-    channels = av.AudioLayout(audio.layout).nb_channels
-    sampling = element("b5", struct.pack(">d", audio.rate)) + number("9f", channels) + bits
-    name = _TRACKS.get(codec, f"A_{codec.upper()}").encode()
-    entry = number("d7", 1) + number("73c5", 1) + number("83", 2) + element("86", name)
-    entry += (element("63a2", header) if header else b"") + element("e1", sampling)
-    tracks = element("1654ae6b", element("ae", entry))
-    body = element("1549a966", number("2ad7b1", 10**6)) + tracks
-    body += element("1f43b675", number("e7", 0))  # without a cluster ffmpeg sees a broken file
-    return element("1a45dfa3", element("4282", b"matroska")) + element("18538067", body)

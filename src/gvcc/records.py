@@ -1,9 +1,14 @@
-"""The plain data that a stream carries besides pictures: colour description and audio packets."""
+"""What a clip is: pictures one after another, colour description, audio packets."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,66 @@ class Audio:
     time_base: Fraction
     extradata: bytes
     packets: tuple[Packet, ...]
+
+
+class Clip(Protocol):
+    """A clip that is made picture by picture, so that nobody has to hold it whole.
+
+    Pictures are full-range RGB, `fps` a second; the packets of `audio` count time from the start
+    of the first. `count` is how many pictures there should be; fewer may come.
+    """
+
+    @property
+    def fps(self) -> Fraction: ...
+
+    @property
+    def colour(self) -> Colour: ...
+
+    @property
+    def audio(self) -> Audio | None: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """Each picture, uint8 [H,W,3], from the first; every call is a new pass.
+
+        The same array may come again: do not write to it.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A `Clip` in memory: `frames` is full-range RGB, uint8 [T,H,W,3], `fps` pictures a second.
+
+    `colour` is the source's, and the colour of a file written from this; the packets of `audio`
+    count time from the start of frame 0.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: Fraction
+    colour: Colour = Colour()
+    audio: Audio | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.frames)
+
+    @property
+    def height(self) -> int:
+        return int(self.frames.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.frames.shape[2])
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """Each frame, uint8 [H,W,3], from the first."""
+        return iter(self.frames)

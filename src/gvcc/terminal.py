@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import tempfile
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.console import Console
 from gvcc.errors import ConfigError, GvccError
 
 if TYPE_CHECKING:
-    from gvcc.codec import Event, Progress
+    from gvcc.session import Event, Progress
 
 # No markup: names of files and strings from files may hold brackets.
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -72,7 +73,11 @@ def codec_bar(verb: str) -> Iterator[Progress]:
             nonlocal told, worst
             state = f"gop {event.gop + 1}/{event.gops}, step {event.step}/{event.steps}, " \
                     f"{event.bytes / 1000:.1f} kB"  # fmt: skip
+            if event.stage == "measure":
+                state = f"first look, gop {event.gop + 1}/{event.gops}"
             update(state, event.gop * event.steps + event.step, event.gops * event.steps)
+            if event.stage == "measure":
+                return
             worst = max(worst, event.drift or 0.0)
             if not err.is_terminal and event.step == event.steps and event.gop > told:
                 told = event.gop
@@ -134,6 +139,101 @@ def write_bytes(data: bytes, output: str) -> None:
             raise
     except OSError as e:
         raise GvccError(f"{output}: cannot write: {e.strerror}") from None
+
+
+class Growing:
+    """A stream on its way to a file: `write` appends, and the file gets its name once it is whole.
+
+    Until then it is `output` + ".part", which a decoder may follow and `--resume` goes on with. It
+    stays if the work breaks off after `worth` was set. One that is there is replaced only with
+    `overwrite`, and one that another process is writing never is.
+    """
+
+    def __init__(self, output: str, resume: bool, overwrite: bool) -> None:
+        self.output, self.part = output, Path(output + ".part")
+        self.worth, self._resume = False, resume
+        self.begun = b""
+        if output == "-":
+            self._file: BinaryIO = sys.stdout.buffer
+            return
+        if resume and not self.part.exists():
+            raise ConfigError(f"nothing to resume: there is no {self.part}")
+        try:
+            self._file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GvccError(f"{self.part}: another process is writing it") from None
+        except OSError as e:
+            raise GvccError(f"{self.part}: cannot open: {e.strerror}") from None
+        self.begun = self._file.read()
+        if self.begun and not (resume or overwrite):
+            raise ConfigError(
+                f"{self.part} is of an encode that broke off; --resume goes on, -y starts anew"
+            )
+        self._file.seek(0)
+        if not resume:
+            self.begun = b""
+            self._file.truncate()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as e:
+            raise GvccError(f"{self.output}: cannot write: {e.strerror}") from None
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.output == "-":
+            return
+        with self._file:
+            if kind is None:
+                self._file.truncate()
+        if kind is None:
+            try:
+                os.replace(self.part, self.output)
+            except OSError as e:
+                raise GvccError(
+                    f"{self.output}: cannot write: {e.strerror}; {self.part} is the whole file"
+                ) from None
+        elif self.worth:
+            say(f"{self.part} holds what was done; --resume goes on with it")
+        elif not self._resume:
+            self.part.unlink()
+
+
+class Following:
+    """A .part file that is still being written: `read` waits for what is not there yet, until the
+    file has got its final name. It says so when the wait gets long."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._file, self._told = name, open_stream(name), False
+
+    def read(self, count: int) -> bytes:
+        begin = time.monotonic()
+        while not (data := self._file.read(count)):
+            if time.monotonic() - begin > 10 and not self._told:
+                say(f"waiting for whoever writes {self._name}; Ctrl-C if nobody does")
+                self._told = True
+            if not os.path.exists(self._name) or not self._name.endswith(".part"):
+                return self._file.read(count)
+            time.sleep(0.1)
+        return data
+
+    def seekable(self) -> bool:
+        return False
+
+
+def open_stream(name: str) -> BinaryIO:
+    """A coded file to read, or stdin for '-'; GvccError with the reason if it cannot be opened."""
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return open(name, "rb")
+    except OSError as e:
+        raise GvccError(f"{name}: cannot read: {e.strerror}") from None
 
 
 def read_bytes(name: str) -> bytes:

@@ -17,7 +17,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["gvcc"]):  # the first import of gvcc must be here
-    import make_vectors
+    import faulty_vectors
     import test_fuzz
 
 seen: Counter[str] = Counter()
@@ -26,7 +26,7 @@ seen: Counter[str] = Counter()
 def one_input(data: bytes) -> None:
     data, choice = data[:-1], data[-1:]
     if choice and choice[0] % 4:
-        data = make_vectors.repair(data)
+        data = faulty_vectors.repair(data)
     seen[test_fuzz.guarded(data, 2**31)] += 1
     if sum(seen.values()) % 2000 == 0:
         print(dict(seen), file=sys.stderr, flush=True)

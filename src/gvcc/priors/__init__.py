@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gvcc.errors import ConfigError, unknown
 
@@ -43,6 +43,24 @@ class Spec:
     metric: Metric | None = None
 
 
+Denoise = Callable[["torch.Tensor", float], "torch.Tensor"]
+"""x0hat(x_t, t), the posterior mean of the latent: [C,F,h,w] -> [C,F,h,w]."""
+
+
+class Condition(NamedTuple):
+    """A denoiser that knows reference pictures, and the latent frames [C,h,w] that they fix."""
+
+    denoise: Denoise
+    known: dict[int, torch.Tensor]
+
+
+def levels(pictures: torch.Tensor) -> torch.Tensor:
+    """Rendered pictures -> uint8, rounded to the nearest level."""
+    import torch
+
+    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 class Prior(Protocol):
     """A generator. All tensors are float32 on the prior's device."""
 
@@ -56,9 +74,32 @@ class Prior(Protocol):
         """Latent [C,F,h,w] -> uint8 [T,H,W,3], rounded to the nearest level."""
         ...
 
-    def denoise(self, x: torch.Tensor, t: float) -> torch.Tensor:
-        """x0hat(x_t, t), the posterior mean of the latent: [C,F,h,w] -> [C,F,h,w]."""
+    def render(self, latent: torch.Tensor) -> torch.Tensor:
+        """Latent [C,F,h,w] -> pictures float [T,H,W,3], about in [-1,1]; differentiable."""
         ...
+
+    def denoise(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """x0hat(x_t, t) without any condition."""
+        ...
+
+    def condition(
+        self, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
+    ) -> Condition:
+        """For a GOP of `frames` latent frames whose first and last picture, uint8 [H,W,3] of legal
+        size, are known (None: not). `last` fills the last latent frame all by itself."""
+        ...
+
+
+def known_latents(
+    prior: Prior, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
+) -> dict[int, torch.Tensor]:
+    """The latent frames that reference pictures fix, for priors that are conditioned on latents."""
+    known = {}
+    if last is not None:
+        known[frames - 1] = prior.encode(last.expand(1 + prior.spec.stride[0], *last.shape))[:, 1]
+    if first is not None:
+        known[0] = prior.encode(first[None])[:, 0]
+    return known
 
 
 def _gauss(device: str, path: Path | None) -> Prior:

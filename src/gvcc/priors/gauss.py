@@ -13,6 +13,7 @@ Its denoiser is exact (a Wiener filter), so everything the loop does has a known
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from gvcc import flow
 from gvcc.errors import ConfigError
-from gvcc.priors import Spec
+from gvcc.priors import Condition, Spec, known_latents, levels
 from gvcc.priors.autoencoder import FIRST
 from gvcc.priors.spectrum import StationaryGaussian
 
@@ -85,17 +86,27 @@ class GaussPrior:
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent [C,F,h,w] -> uint8 [4(F-1)+1, 8h, 8w, 3]."""
+        return levels(self.render(latent))
+
+    def render(self, latent: Tensor) -> Tensor:
+        """See priors.Prior."""
         _, f, h, w = latent.shape
         y = (latent / self._gain).permute(1, 2, 3, 0)  # F h w C
         first = (y[:1] / FIRST) @ self._first
         rest = (y[1:] @ self._group).reshape(f - 1, h, w, 4, 192).permute(0, 3, 1, 2, 4)
         x = torch.cat([first, rest.reshape(-1, h, w, 192)]).reshape(-1, h, w, 8, 8, 3)
-        x = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 8 * h, 8 * w, 3)
-        return ((x + self._colour + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 8 * h, 8 * w, 3) + self._colour
 
-    def denoise(self, x: Tensor, t: float) -> Tensor:
-        """E[x0 | x_t] under the model."""
+    def denoise(self, x: Tensor, t: float, known: dict[int, Tensor] | None = None) -> Tensor:
+        """E[x0 | x_t, and the latent frames [C,h,w] in `known`] under the model."""
+        if known:
+            return self.model.denoise_known(x, *self._path(t), known)
         return self.model.denoise(x, *self._path(t))
+
+    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+        """See priors.Prior."""
+        known = known_latents(self, first, last, frames)
+        return Condition(partial(self.denoise, known=known), known)
 
 
 def load(device: str = "cpu", path: Path | None = None) -> GaussPrior:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from gvcc.errors import ConfigError
-from gvcc.priors import Spec, autoencoder, transformer
+from gvcc.priors import Condition, Spec, autoencoder, known_latents, levels, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer
@@ -59,8 +60,12 @@ class NanoPrior:
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
         """Latent [C,F,h,w] -> uint8 [4(F-1)+1, 8h, 8w, 3]."""
-        x = self.autoencoder.decode(latent.permute(1, 2, 3, 0)[None].contiguous())[0]
-        return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return levels(self.render(latent))
+
+    def render(self, latent: Tensor) -> Tensor:
+        """See priors.Prior."""
+        out: Tensor = self.autoencoder.decode(latent.permute(1, 2, 3, 0)[None].contiguous())[0]
+        return out
 
     @torch.inference_mode()
     def denoise(self, x: Tensor, t: float, known: Mapping[int, Tensor] | None = None) -> Tensor:
@@ -74,6 +79,11 @@ class NanoPrior:
             clean[:, f], mask[0, f] = y, 1
         times = torch.full((1,), t, device=x.device)
         return transformer.denoise(self.net, self.model, x[None], times, clean[None], mask)[0]
+
+    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+        """See priors.Prior."""
+        known = known_latents(self, first, last, frames)
+        return Condition(partial(self.denoise, known=known), known)
 
 
 def load(device: str = "cpu", path: Path | None = None) -> NanoPrior:

@@ -1,0 +1,141 @@
+"""The sections of the results page on modes, chains, references and long clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pages import load, table
+
+
+def joints(row: dict[str, Any]) -> list[float]:
+    """Error of the change at each GOP boundary over its median at the other joints of latent
+    frames (every fourth frame of a GOP), where a decoded clip has steps of its own."""
+    error, starts = np.array(row["error_profile"]), row["boundaries"]
+    edges = [0, *starts]
+    others = [
+        e + k - 1
+        for e, end in zip(edges, [*starts, row["frames"]], strict=True)
+        for k in range(5 if e == 0 else 4, end - e, 4)
+    ]
+    own = max(0.1, float(np.median(error[[t for t in others if t + 1 not in starts]])))
+    return [float(error[s - 1]) / own for s in starts]
+
+
+def modes() -> str:
+    d = load("modes")
+    keys = ("bytes", "stills", "residual", "symbols", "bits_per_pixel", "psnr_rgb_db", "ms_ssim",
+            "vmaf")  # fmt: skip
+    rows = [
+        [c["clip"], c["target_bpp"], c["mode"], *(c[k] for k in keys),
+         max(c["spikes"]), max(c["error_spikes"]), max(joints(c)),
+         " ".join(c["gop_modes"]) if c["mode"] == "auto" else ""]
+        for c in d["cells"]
+    ]  # fmt: skip
+    head = ["clip", "target", "mode", *keys, "step", "error", "error at joints", "auto chose"]
+    names = ("t2v", "i2v", "flf2v", "auto")
+    of = {m: [c for c in d["cells"] if c["mode"] == m] for m in names}
+    means = [
+        [m, *(float(np.mean([c[k] for c in of[m]])) for k in ("psnr_rgb_db", "ms_ssim", "vmaf")),
+         *(float(max(max(f(c)) for c in of[m])) for f in (
+             lambda c: c["spikes"], lambda c: c["error_spikes"], joints))]
+        for m in names if of[m]
+    ]  # fmt: skip
+    return (
+        f"## Modes\n\nPrior {d['prior']}, preset {d['preset']}, evaluation clips at "
+        f"{d['height']} px height, GOPs of {d['gop']} frames; sizes of real files, encoded and "
+        "decoded in processes of their own (bench/modes.py). The last columns are the worst GOP "
+        "boundary of a clip: `step`, the change from frame to frame over the source's own change "
+        "and the clip's median ratio; `error`, the error of that change over its median; `error at "
+        "joints`, the same over its median where two latent frames meet inside a GOP.\n\n"
+        + table(head, rows)
+        + "\n\nMeans over clips and rates; the last three columns are the worst of all:\n\n"
+        + table(["mode", "PSNR, dB", "MS-SSIM", "VMAF", "step", "error", "error at joints"], means)
+        + "\n\n![temporal profiles](temporal.png)"
+    )
+
+
+def chain() -> str:
+    d = load("chain")
+    rows = [
+        [c["clip"], c["bytes"], *c["psnr_of_gops_db"], c["gop2_below_gop0_db"],
+         ", ".join(str(t["published_bytes"]) for t in c["tails"]),
+         ", ".join(str(t["ours_bytes"]) for t in c["tails"]),
+         ", ".join(str(t["plain_bytes"]) for t in c["tails"])]
+        for c in d["clips"]
+    ]  # fmt: skip
+    return (
+        f"## A chain of three GOPs\n\nMode i2v, prior {d['prior']}, {d['frames']} frames at "
+        f"{d['height']} px height, {d['bpp']} bits per pixel; clips that are shorter go there and "
+        "back (bench/chain.py). Bytes: of the published tail residual (8 bits and zlib), and of "
+        f"ours for the same PSNR of the last picture within {d['tolerance_db']} dB, with and "
+        f"without `refine`. **Ours needs {d['mean_ratio']:.1%} of the published bytes on average, "
+        f"{d['largest_ratio']:.1%} at most.**\n\n"
+        + table(
+            [
+                "clip",
+                "bytes",
+                "PSNR of GOP 0",
+                "1",
+                "2",
+                "GOP 2 below GOP 0, dB",
+                "published",
+                "ours",
+                "ours, plain",
+            ],
+            rows,
+        )  # fmt: skip
+    )
+
+
+def references() -> str:
+    stills, residual, shares = load("stills"), load("residual"), load("shares")
+    rows = [
+        [bpp, r["clips"], *(r["psnr"][c] or "-" for c in ("vvc", "av1", "x265, 10 bit", "avif"))]
+        for bpp, r in stills["mean"].items()
+    ]
+    keys = ("mode", "still_share", "residual_share", "mean_db")
+    s = residual["summary"]
+    return (
+        "## Reference pictures and tail residual\n\nMean PSNR (RGB) of a still at 256 px height; "
+        "VVC and AV1 as in our files, all bytes counted; x265 without parameter sets, AVIF "
+        "without boxes (bench/stills.py).\n\n"
+        + table(["bit/pixel", "clips", "VVC", "AV1", "x265", "AVIF"], rows)
+        + "\n\nTail residual on once-denoised latents, same PSNR of the last picture: "
+        f"{s['refined']['mean ratio']:.1%} of the published bytes with `refine` (largest "
+        f"{s['refined']['largest ratio']:.1%}), {s['plain']['mean ratio']:.1%} without "
+        "(bench/residual.py).\n\nShares of a GOP's bytes, mean PSNR over three clips at "
+        f"{shares['bpp']} bits per pixel and {shares['height']} px height (bench/shares.py):\n\n"
+        + table([k.replace("_", " ") for k in keys], [[r[k] for k in keys] for r in shares["rows"]])
+    )
+
+
+def length() -> str:
+    d, scenes = load("long_clip"), load("scenes")
+    rows = [
+        [r["frames"], r["raw_mb"], r["bytes"], r["decoded_frames"],
+         *(r[w][k] for w in ("encode", "decode") for k in ("seconds", "peak_mb"))]
+        for r in d["clips"]
+    ]  # fmt: skip
+    pairs, whole = scenes["pairs"].values(), scenes["whole"]
+    return (
+        f"## Long clips\n\n{d['width']}x{d['height']}, prior {d['prior']}, mode i2v; peak memory "
+        "of each process (bench/long_clip.py).\n\n"
+        + table(
+            [
+                "frames",
+                "raw, MB",
+                "bytes",
+                "decoded",
+                "encode, s",
+                "peak, MB",
+                "decode, s",
+                "peak, MB",
+            ],
+            rows,
+        )  # fmt: skip
+        + f"\n\nScene cuts: recall {min(p['recall'] for p in pairs):.3f}, precision "
+        f"{min(p['precision'] for p in pairs):.3f} at joins of two clips; {whole['found']} of "
+        f"{whole['cuts']} cuts found and {len(whole['false'])} false alarms in {whole['frames']} "
+        f"frames of {whole['clips']} whole clips (bench/scenes.py)."
+    )

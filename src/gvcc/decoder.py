@@ -1,0 +1,251 @@
+"""decode: a stream, GOP by GOP, to pictures. encoder.py makes the same calls."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from gvcc import gop, parser, priors
+from gvcc import trajectory as track
+from gvcc.bitstream import GopRecord, Header, Limits
+from gvcc.errors import ConfigError, Corrupt, FormatError, PriorMismatch, Truncated
+from gvcc.gop import Assembler, Gop, Pictures
+from gvcc.parser import Coded
+from gvcc.priors import Prior
+from gvcc.records import Audio, Video
+from gvcc.session import Event, Progress, Session
+
+
+def decode_record(
+    session: Session, index: int, record: GopRecord, observe: Callable[[int, Tensor], None]
+) -> Tensor:
+    """The final latent of GOP number `index`. Raises FormatError for fields that are no such."""
+    g, header = record.gop, session.header
+    condition = session.condition(g, session.references(g, record.stills))
+    shape, coder = session.shape(g), session.coder()
+    free = track.free_of(condition.known, shape[1])
+    noise = track.Read(coder, header, index, record, free)
+    latent = track.run(condition, header, index, shape, coder, noise, observe)
+    return session.corrected(latent, record.residual)
+
+
+class Decoder:
+    """A stream as a clip (see media.Clip) that is decoded at each pass over `pictures`.
+
+    `start` and `end` (None: the clip's) choose frames; only the GOPs they depend on are decoded.
+    With `partial` a stream that breaks off ends the pictures after the last whole GOP, if there is
+    one, and `cut` has the error. With `keep_going` so does a record whose head is damaged, and a
+    damaged GOP and those that depend on it are concealed by the last picture before them; `damage`
+    names them. `knob` in [1, 2] overrides the file's k (flow.ode_step).
+
+    Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
+    PriorMismatch if the prior at hand is not the one the file was made with.
+    """
+
+    def __init__(
+        self, file: BinaryIO, prior: Prior | None = None, device: str = "cpu",
+        limits: Limits | None = None, progress: Progress | None = None, *,
+        knob: float | None = None, start: int = 0, end: int | None = None,
+        partial: bool = False, keep_going: bool = False,
+    ) -> None:  # fmt: skip
+        ranged = start > 0 or end is not None
+        if ranged and not file.seekable():
+            file = BytesIO(file.read())
+        self._file, self._limits, self._device, self._progress = file, limits, device, progress
+        self._origin = file.tell() if file.seekable() else None
+        self._partial, self._keep_going, self._knob = partial, keep_going, knob
+        reader = parser.Reader(file, limits)
+        self._records: Iterator[Coded | Audio] | None = reader.records()
+        header = reader.header
+        self.start, self.end = start, header.frames if end is None else end
+        if not 0 <= self.start < self.end <= header.frames:
+            raise ConfigError(
+                f"frames {self.start} to {self.end} are not within the clip's {header.frames}"
+            )
+        if knob is not None:
+            if not 1 <= knob <= 2:
+                raise ConfigError(f"knob is {knob}, expected 1 to 2")
+            header = dataclasses.replace(header, knob=knob)
+        self.header = header
+        self.prior = _checked(prior or _load_named(header, device), header)
+        self.fps, self.colour = header.fps, header.colour
+        self.height, self.width, self.count = header.height, header.width, self.end - self.start
+        self.audio: Audio | None = None
+        if header.audio:
+            audio = next(self._records)
+            assert isinstance(audio, Audio)  # the reader sees to it
+            self.audio = _trimmed(audio, self.start / self.fps, self.end / self.fps, ranged)
+        self.cut: FormatError | None = None
+        self._wanted: tuple[set[int], set[int]] | None = None
+        if ranged:
+            self._wanted = gop.needed(self._layout(), self.start, self.end)
+        self.damage: list[str] = []
+        self._seen = self.delivered = 0
+
+    def _layout(self) -> list[Gop]:
+        """All GOPs, as far as the stream goes."""
+        out = []
+        try:
+            for r in self._coded():
+                out.append(r.gop)
+        except FormatError as e:  # what comes after the frames asked for does not matter
+            if not out or (out[-1].end < self.end and not self._tolerated(e)):
+                raise
+            if out[-1].end < self.end:
+                self.cut = e
+        return out
+
+    def _tolerated(self, error: FormatError) -> bool:
+        """Whether a stream may end with this error."""
+        return self._keep_going or (self._partial and isinstance(error, Truncated))
+
+    def _coded(self) -> Iterator[Coded]:
+        """The GOPs' records, from the first."""
+        if self._records is None:
+            if self._origin is None:
+                raise ConfigError("a stream from a pipe can be read only once")
+            self._file.seek(self._origin)
+            self._records = parser.Reader(self._file, self._limits).records()
+        records, self._records = self._records, None
+        for r in records:
+            if isinstance(r, Coded):
+                yield r
+
+    def pictures(self) -> Iterator[Pictures]:
+        """The pictures asked for, uint8 [H,W,3] each; `delivered` counts them."""
+        self.delivered = 0
+        for ready in self._gops():
+            for picture in ready:
+                self.delivered += 1
+                yield picture
+
+    def _gops(self) -> Iterator[Pictures]:
+        """The pictures asked for, as each GOP makes them final."""
+        session = Session(self.header, self.prior, self._device)
+        assembler, at = Assembler(self.header.overlap), None
+        shown = np.full((1, self.height, self.width, 3), 128, np.uint8)
+        for coded in self._chosen(session):
+            at = coded.gop.start + coded.gop.skip if at is None else at
+            shown = self._one(session, coded, shown[-1])
+            ready = assembler.add(coded.gop, shown)
+            yield ready[max(0, self.start - at) : max(0, self.end - at)]
+            at += len(ready)
+        held = assembler.flush()
+        if held is not None and at is not None:
+            yield held[max(0, self.start - at) : max(0, self.end - at)]
+
+    def _chosen(self, session: Session) -> Iterator[Coded]:
+        """The records to decode; of those in between no more than their still is looked at."""
+        decode, stills = self._wanted or (None, set())
+        records, whole = self._coded(), 0
+        while decode is None or whole < len(decode):
+            try:
+                coded = next(records)
+            except StopIteration:
+                return
+            except FormatError as e:
+                if whole and self._tolerated(e):
+                    self.cut = e
+                    return
+                raise
+            if decode is None or coded.index in decode:
+                self._rest = records
+                self._seen += len(coded.body)
+                yield coded
+                whole += 1
+            elif coded.index in stills:
+                with suppress(FormatError):  # the GOP that wants it will say what is missing
+                    session.lose(record=True)
+                    session.keep_still(coded.record(self.header).stills[-1])
+
+    def _one(self, session: Session, coded: Coded, before: Pictures) -> Pictures:
+        """The pictures of one GOP; if it cannot be decoded, copies of the picture before it."""
+        i, g, header = coded.index, coded.gop, self.header
+        if self._knob is not None and g.first == "previous":
+            raise ConfigError(
+                "its GOPs start from decoded pictures: another knob would change them"
+            )
+        ahead = i + 1 + -(-(header.frames - g.end) // max(1, header.gop - g.skip))
+
+        def tell(step: int, drift: float | None = None) -> None:
+            if self._progress is not None:
+                self._progress(Event(i, ahead, step, header.steps, self._seen, drift))
+
+        record = None
+        try:
+            record = coded.record(header)
+            latent = decode_record(session, i, record, lambda step, _: tell(step + 1))
+        except FormatError as e:
+            session.lose(record=record is None)
+            text = f"GOP {i}, frames {g.start + g.skip} to {g.end - 1}, cannot be decoded: {e}"
+            if not self._keep_going:
+                raise type(e)(text + self._consequences(coded)) from None
+            self.damage.append(text)
+            return np.broadcast_to(before, (g.frames, *before.shape))
+        tell(header.steps, track.drift(latent, record, header, i))
+        return session.show(record, latent)
+
+    def _consequences(self, coded: Coded) -> str:
+        """Which later GOPs are lost with one."""
+        later = [coded.gop]
+        with suppress(FormatError):
+            for r in self._rest:
+                later.append(r.gop)
+        lost = gop.dependents(later, 0)
+        if not lost:
+            return ""
+        names = f"GOP {coded.index + 1} depends" if len(lost) == 1 else \
+            f"GOPs {coded.index + 1} to {coded.index + lost[-1]} depend"  # fmt: skip
+        return f"; {names} on it"
+
+
+def _load_named(header: Header, device: str) -> Prior:
+    """The prior a header names, if this version knows it."""
+    if header.prior not in priors.NAMES:
+        raise PriorMismatch(f"the file needs prior {header.prior}, which is not installed here")
+    return priors.load(header.prior, device)
+
+
+def _checked(prior: Prior, header: Header) -> Prior:
+    """The prior, if it is the one that the header names and fits."""
+    spec = prior.spec
+    if (spec.id, spec.digest) != (header.prior, header.digest):
+        raise PriorMismatch(
+            f"the file needs prior {header.prior} with weights {header.digest.hex()}; "
+            f"here is {spec.id} with weights {spec.digest.hex()}"
+        )
+    if header.path != spec.path:
+        raise Corrupt(f"prior {header.prior} is on path {spec.path}, not {header.path}")
+    if (header.gop - 1) % spec.stride[0]:
+        raise Corrupt(f"GOP length {header.gop} is not 1 modulo {spec.stride[0]}")
+    return prior
+
+
+def _trimmed(audio: Audio, start: Fraction, end: Fraction, ranged: bool) -> Audio:
+    """The part of the sound that goes with a range of frames, in seconds."""
+    if not ranged:
+        return audio
+    shift = round(start / audio.time_base)
+    kept = tuple(
+        dataclasses.replace(p, pts=p.pts - shift)
+        for p in audio.packets
+        if (p.pts + p.duration) * audio.time_base > start and p.pts * audio.time_base < end
+    )
+    return dataclasses.replace(audio, packets=kept)
+
+
+def decode(data: bytes, prior: Prior | None = None, device: str = "cpu",
+           limits: Limits | None = None, progress: Progress | None = None,
+           partial: bool = False, knob: float | None = None) -> Video:  # fmt: skip
+    """The whole clip in memory. With `partial` a truncated stream gives the whole GOPs before the
+    cut (at least one) instead of raising Truncated. Raises as `Decoder` does."""
+    clip = Decoder(BytesIO(data), prior, device, limits, progress, knob=knob, partial=partial)
+    frames = np.stack(list(clip.pictures()))
+    return Video(frames, clip.fps, clip.colour, clip.audio)

@@ -1,0 +1,295 @@
+"""encode: a clip, GOP by GOP, to the pieces of a stream. decoder.py makes the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import numpy as np
+from torch import Tensor
+
+from gvcc import allocation, bitstream, flow, gop, parser, priors, residual, scenes, stills
+from gvcc import trajectory as track
+from gvcc.bitstream import GopRecord, Header, Limits
+from gvcc.decoder import decode_record
+from gvcc.errors import ConfigError, FormatError
+from gvcc.gop import Assembler, Gop, Pictures
+from gvcc.parser import Coded
+from gvcc.priors import Prior
+from gvcc.rate import EncodeConfig, Grant, Pacer
+from gvcc.records import Clip
+from gvcc.session import Event, Progress, Session, Window, pad
+
+
+@dataclass(frozen=True)
+class Part:
+    """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them."""
+
+    data: bytes
+    pictures: Pictures | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoded clip: the file, and the pictures a decoder will make of it [T,H,W,3]."""
+
+    data: bytes
+    frames: Pictures
+
+
+def encode(clip: Clip, config: EncodeConfig | None = None, prior: Prior | None = None,
+           progress: Progress | None = None) -> Encoding:  # fmt: skip
+    """Encode a clip in memory; see `encode_parts`."""
+    parts = list(encode_parts(clip, config, prior, progress))
+    shown = [p.pictures for p in parts if p.pictures is not None]
+    return Encoding(b"".join(p.data for p in parts), np.concatenate(shown))
+
+
+def encode_parts(
+    clip: Clip, config: EncodeConfig | None = None, prior: Prior | None = None,
+    progress: Progress | None = None, resume: bytes = b"",
+) -> Iterator[Part]:  # fmt: skip
+    """Encode a clip of at least one frame of at least 16x16, a part for the header and for each
+    GOP; memory does not depend on the clip's length. The clip is read once more for each first
+    look that mode and target ask for.
+
+    `prior` overrides loading config.prior. `resume` is the beginning of the same encoding: its
+    whole GOPs are decoded instead of coded again. Raises ConfigError for settings out of range or
+    another `resume`, and TargetUnreachable, with the smallest possible size, for a target below it.
+    """
+    return _Encoder(clip, config or EncodeConfig(), prior, progress).parts(resume)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A GOP coded in one way: squared latent error of the frames shown, and what comes of it."""
+
+    record: GopRecord
+    error: float
+    shown: Pictures
+    state: tuple[Pictures | None, Pictures | None, bool]
+
+
+class _Encoder:
+    def __init__(self, clip: Clip, config: EncodeConfig, prior: Prior | None,
+                 progress: Progress | None) -> None:  # fmt: skip
+        self.clip, self.config, self.progress = clip, config, progress
+        self.prior = prior or priors.load(config.prior, config.device)
+        self.metric = self.prior.spec.metric if config.parameters()["metric"] else None
+        self.header = _header(clip, config, self.prior)
+        wants_cuts = config.cuts and config.mode != "t2v"
+        self.plans = list(gop.plan(
+            clip.count, self.header.gop, self.prior.spec.stride[0], config.mode,
+            overlap=config.overlap, refresh=config.refresh,
+            cuts=scenes.cuts(clip.pictures()) if wants_cuts else (),
+        ))  # fmt: skip
+        self.audio = clip.audio if self.header.audio else None
+        self.session = Session(self.header, self.prior, config.device)
+        self.coder = self.session.coder()
+        self.written = 0
+        self.pacer = Pacer(self.header, config, self.plans, self.audio,
+                           self.prior.spec.stride[0], self.coder.bits)  # fmt: skip
+        self.slopes = [0.0] * len(self.plans)
+
+    def _measure(self) -> None:
+        """A first look at every GOP, where the target or the choice of modes needs one."""
+        auto = self.config.mode == "auto"
+        if not auto and (self.pacer.left is None or self.header.allocation == "uniform"):
+            return
+        window = Window(self.clip.pictures())
+        profiles = [self._profile(i, g, window.take(g)) for i, g in enumerate(self.plans)]
+        if self.header.allocation == "matched":
+            self.header = self.session.header = self.pacer.solve(self.header, profiles)
+        path, stop = flow.PATHS[self.header.path], self.header.steps - self.header.tail
+        end = flow.schedule(self.header.steps, self.header.shift)[stop]
+        self.slopes = [p.slope(path, end) for p in profiles]
+
+    def _profile(self, i: int, g: Gop, frames: Pictures) -> allocation.Profile:
+        """What a GOP asks for, conditioned on the clip's own pictures."""
+        first = frames[0] if g.first != "none" else None
+        condition = self.session.condition(g, (first, frames[-1] if g.last else None))
+        x0 = _fixed(self._latent(g, frames), condition.known)
+        free = track.free_of(condition.known, x0.shape[1])
+        eps = self.coder.initial(self.session.shape(g), i)
+        out = allocation.profile(
+            condition.denoise, flow.PATHS[self.header.path], x0, eps, self.metric, free
+        )
+        self._tell(i, 1, 1, "measure")
+        return out
+
+    def _latent(self, g: Gop, frames: Pictures) -> Tensor:
+        """The clip's own latent of a GOP."""
+        stride = self.prior.spec.stride
+        return self.prior.encode(pad(frames, g.length(stride[0]), stride))
+
+    def _tell(self, i: int, step: int, steps: int, stage: str, symbols: int = 0) -> None:
+        if self.progress is not None:
+            size = self.written + symbols
+            self.progress(Event(i, len(self.plans), step, steps, size, None, stage))
+
+    def parts(self, resume: bytes) -> Iterator[Part]:
+        self._measure()
+        head = bitstream.write_header(self.header)
+        done = self._resumed(resume, head)
+        yield self._written(head)
+        if self.audio is not None:
+            yield self._written(bitstream.write_audio(self.audio, head))
+        window, assembler = Window(self.clip.pictures()), Assembler(self.header.overlap)
+        before: Gop | None = None
+        for i, planned in enumerate(self.plans):
+            auto = self.config.mode == "auto"
+            options = gop.variants(planned, before) if auto else (planned,)
+            if coded := next(done, None):
+                record, shown = self._again(coded, options)
+            else:
+                record, shown = self._best(i, planned, options, window.take(planned))
+            data = bitstream.write_gop(record, i + self.header.audio, head)
+            self.pacer.spent(len(data))
+            pictures, before = assembler.add(record.gop, shown), record.gop
+            if i + 1 == len(self.plans) and (held := assembler.flush()) is not None:
+                pictures = np.concatenate([pictures, held])
+            yield self._written(data, pictures)
+
+    def _written(self, data: bytes, pictures: Pictures | None = None) -> Part:
+        self.written += len(data)
+        return Part(data, pictures)
+
+    def _resumed(self, data: bytes, head: bytes) -> Iterator[Coded]:
+        """The whole GOPs of an encoding that was broken off, checked before anything is written."""
+        try:
+            reader = parser.Reader(BytesIO(data))
+        except FormatError:
+            return iter(())
+        if reader.head != head:
+            raise ConfigError("the unfinished file is of another clip or of other settings")
+        return _whole(reader)
+
+    def _again(self, coded: Coded, options: Sequence[Gop]) -> tuple[GopRecord, Pictures]:
+        record = coded.record(self.header)
+        if record.gop not in options:
+            raise ConfigError("the unfinished file is of another clip or of other settings")
+        latent = decode_record(self.session, coded.index, record, lambda step, _: self._tell(
+            coded.index, step + 1, self.header.steps, "code"))  # fmt: skip
+        return record, self.session.show(record, latent)
+
+    def _best(
+        self, i: int, planned: Gop, options: Sequence[Gop], frames: Pictures
+    ) -> tuple[GopRecord, Pictures]:
+        """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R."""
+        steps, made = self.header.steps, []
+        for n, g in enumerate(options):
+
+            def observe(step: int, symbols: int, n: int = n) -> None:
+                self._tell(i, n * steps + step + 1, len(options) * steps, "code", symbols)
+
+            made.append(self._code(i, g, frames[g.start - planned.start :], observe))
+        costs = [c.error + self.slopes[i] * 8 * bitstream.gop_size(c.record) for c in made]
+        best = made[costs.index(min(costs))]
+        self.session.state = best.state
+        return best.record, best.shown
+
+    def _code(self, i: int, g: Gop, frames: Pictures,
+              observe: Callable[[int, int], None]) -> _Candidate:  # fmt: skip
+        """A GOP coded in one way."""
+        session, header, grant = self.session, self.header, self.pacer.grant(i, g)
+        before = session.state
+        ends = ([frames[0]] if g.first == "still" else []) + ([frames[-1]] if g.last else [])
+        record = bitstream.empty_gop(g, self._stills(ends, grant, g))
+        condition = session.condition(g, session.references(g, record.stills))
+        own = self._latent(g, frames)
+        x0 = _fixed(own, condition.known)
+        free = track.free_of(condition.known, x0.shape[1])
+        room = None if grant.record is None else grant.record - bitstream.gop_size(record)
+        allotment = self.pacer.allot(i, g, room, len(free))
+        noise = track.Choose(self.coder, header, i, x0, self.metric, allotment, free)
+        x = track.run(condition, header, i, session.shape(g), self.coder, noise,
+                      lambda step, _: observe(step, noise.writer.total // 8))  # fmt: skip
+        record = replace(
+            record, stop=allotment.stop, atoms=allotment.atoms, tail_atoms=allotment.tail_atoms,
+            symbols=noise.writer.finish(),
+        )  # fmt: skip
+        left = self.pacer.residual_room(
+            g, grant.record, bitstream.gop_size(record), len(record.symbols)
+        )
+        correction = self._residual(g, frames, x0, x, left) if left >= _LEAST else b""
+        x = session.corrected(x, correction)
+        record = replace(record, check=track.check(x, header, i), residual=correction)
+        error = _error(own - x, g, self.prior.spec.stride[0])
+        shown = session.show(record, x)
+        after, session.state = session.state, before
+        return _Candidate(record, error, shown, after)
+
+    def _residual(self, g: Gop, frames: Pictures, x0: Tensor, x: Tensor, size: int) -> bytes:
+        """What takes the last latent frame of x nearer to the clip's last pictures."""
+        stride = self.prior.spec.stride
+        pictures = pad(frames, g.length(stride[0]), stride)[-stride[0] :]
+        if x.shape[1] > 1:
+            # Earlier frames hardly reach the last ones through the autoencoder.
+            target = residual.refine(self.prior.render, x[:, -3:], x0[:, -1:], pictures)
+            return residual.encode(target - x[:, -1:], size)[0]
+        return residual.encode((x0 - x)[:, -1:], size)[0]
+
+    def _stills(self, pictures: Sequence[Pictures], grant: Grant, g: Gop) -> tuple[bytes, ...]:
+        """A GOP's coded stills; an empty one where none fits the grant."""
+        out: list[bytes] = []
+        empty = bitstream.gop_size(bitstream.empty_gop(g))
+        for picture in pictures:
+            size = grant.still
+            if grant.record is not None:  # 5: lengths may grow
+                size = min(size, grant.record - empty - sum(map(len, out)) - 5)
+            data = stills.encode(picture, size)
+            out.append(data if grant.record is None or len(data) <= size else b"")
+        return tuple(out)
+
+
+_LEAST = 40  # bytes; in fewer no residual says anything useful
+
+
+def _whole(reader: parser.Reader) -> Iterator[Coded]:
+    """A stream's GOPs up to the first that is not whole."""
+    with suppress(FormatError):
+        for r in reader.records():
+            if isinstance(r, Coded):
+                if not r.whole:
+                    return
+                yield r
+
+
+def _fixed(latent: Tensor, known: dict[int, Tensor]) -> Tensor:
+    """The latent to steer to: that of the clip, and what the condition fixes."""
+    out = latent.clone()
+    for f, y in known.items():
+        out[:, f] = y
+    return out
+
+
+def _error(off: Tensor, g: Gop, stride: int) -> float:
+    """Squared latent error of the frames that a GOP shows: an isometric latent frame spreads its
+    error evenly over its `stride` frames, and the first one's is scaled up by as much."""
+    per_frame = (off**2).sum((0, 2, 3)).tolist()
+    total = 0.0
+    for f, e in enumerate(per_frame):
+        begin, end = (0, 1) if f == 0 else (1 + stride * (f - 1), 1 + stride * f)
+        total += e * max(0, min(end, g.frames) - max(begin, g.skip)) / stride
+    return total
+
+
+def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
+    """The header of an encoding, its shift still to be solved if the preset leaves it open."""
+    p, spec = config.parameters(), prior.spec
+    header = Header(
+        prior=spec.id, digest=spec.digest, width=clip.width, height=clip.height,
+        frames=clip.count, fps=clip.fps, colour=clip.colour, gop=config.gop or spec.gop,
+        overlap=config.overlap, path=spec.path, rule=p["rule"], coder=p["coder"],
+        allocation=p["allocation"], size=p["size"], seed=p["seed"], steps=p["steps"],
+        tail=p["tail"], shift=3.0 if p["shift"] is None else p["shift"], g_scale=p["g_scale"],
+        knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
+        audio=config.audio and clip.audio is not None,
+    )  # fmt: skip
+    try:
+        header.check(Limits())
+    except FormatError as e:
+        raise ConfigError(str(e)) from None
+    return header

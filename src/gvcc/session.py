@@ -1,0 +1,169 @@
+"""What encoder and decoder do alike for each GOP: references, condition, residual, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gvcc import residual, stills
+from gvcc.bitstream import GopRecord, Header
+from gvcc.codebook import Coder
+from gvcc.errors import Corrupt, MediaError
+from gvcc.gop import Gop, Pictures
+from gvcc.priors import Condition, Prior
+from gvcc.trajectory import Shape, make_coder
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress: `step` of `steps` network calls of GOP number `gop` of about `gops` are done.
+
+    `stage` is "measure" for the encoder's first look at the clip and "code" else. `bytes` counts
+    the file so far. `drift` is set once a decoded GOP has been compared with the encoder's latent:
+    an estimate of the root mean square difference per latent value, 0 if within the check's
+    resolution.
+    """
+
+    gop: int
+    gops: int
+    step: int
+    steps: int
+    bytes: int
+    drift: float | None = None
+    stage: str = "code"
+
+
+Progress = Callable[[Event], None]
+
+
+def pad(frames: Pictures, length: int, stride: tuple[int, int, int]) -> Tensor:
+    """Pictures [n,H,W,3], grown to legal sizes by repeating the last frame, row and column."""
+    grow = [(0, length - len(frames))]
+    grow += [(0, -n % q) for n, q in zip(frames.shape[1:3], stride[1:], strict=True)]
+    return torch.from_numpy(np.pad(frames, [*grow, (0, 0)], mode="edge"))
+
+
+class Window:
+    """The frames of a clip that one GOP needs, read in order; nothing behind them is kept."""
+
+    def __init__(self, pictures: Iterator[Pictures]) -> None:
+        self._pictures, self._start = pictures, 0
+        self._held: list[Pictures] = []
+
+    def take(self, gop: Gop) -> Pictures:
+        """The GOP's frames [n,H,W,3]; no earlier frame can be had any more.
+
+        Raises MediaError if the clip ends before them.
+        """
+        gone = gop.start - self._start
+        for _ in range(gone - len(self._held)):  # of GOPs that were not asked for
+            next(self._pictures, None)
+        del self._held[:gone]
+        self._start = gop.start
+        while len(self._held) < gop.frames:
+            try:
+                self._held.append(next(self._pictures))
+            except StopIteration:
+                at = self._start + len(self._held)
+                raise MediaError(f"the clip ends at frame {at}, before it should") from None
+        return np.stack(self._held[: gop.frames])
+
+
+class Session:
+    """A stream under way: its header, its prior, and the pictures that the next GOP may refer to.
+
+    `picture` is the last decoded picture [H,W,3], None if it is lost; `still` the last still at
+    the end of a GOP, None if it is empty.
+    """
+
+    def __init__(self, header: Header, prior: Prior, device: str) -> None:
+        self.header, self.prior, self.device = header, prior, device
+        self.picture: Pictures | None = None
+        self.still: Pictures | None = None
+        self._still_lost = False
+
+    @property
+    def state(self) -> tuple[Pictures | None, Pictures | None, bool]:
+        """What the next GOP may refer to; may be set to go back."""
+        return self.picture, self.still, self._still_lost
+
+    @state.setter
+    def state(self, state: tuple[Pictures | None, Pictures | None, bool]) -> None:
+        self.picture, self.still, self._still_lost = state
+
+    def lose(self, record: bool) -> None:
+        """The GOP now due is not decoded: what refers to its last picture is lost, and, if its
+        record cannot be read at all, what refers to its last still."""
+        self.picture = None
+        self._still_lost |= record
+
+    def keep_still(self, coded: bytes) -> None:
+        """Decode no more of a GOP than the still at its end."""
+        self.picture, self._still_lost = None, False
+        self.still = stills.decode(coded, *self._size) if coded else None
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.header.height, self.header.width
+
+    def shape(self, gop: Gop) -> Shape:
+        """[C,F,h,w] of a GOP's latent."""
+        q, qh, qw = self.prior.spec.stride
+        h, w = -(-self.header.height // qh), -(-self.header.width // qw)
+        return self.prior.spec.channels, gop.latent_frames(q), h, w
+
+    def coder(self) -> Coder:
+        """The stream's coder."""
+        c, _, h, w = self.shape(Gop(0, 1))
+        return make_coder(self.header, c * h * w, self.device)
+
+    def references(self, gop: Gop, coded: Sequence[bytes]) -> list[Pictures | None]:
+        """First and last picture that condition a GOP, given the stills in its record.
+
+        None: there is none, or its still is empty. Raises Corrupt for a still that is none, or if
+        the GOP needs a picture that is lost.
+        """
+        missing = gop.first == "previous" and self.picture is None
+        missing |= gop.first == "shared" and self._still_lost
+        before = {"previous": self.picture, "shared": self.still}.get(gop.first)
+        self._still_lost = True  # until this GOP's own is there
+        own = [stills.decode(data, *self._size) if data else None for data in coded]
+        if gop.last:  # readable even where the pictures before it are not
+            self.still, self._still_lost = own[-1], False
+        if missing:
+            raise Corrupt("it depends on the GOP before, which is lost")
+        return [own[0] if gop.first == "still" else before, own[-1] if gop.last else None]
+
+    def condition(self, gop: Gop, pictures: Sequence[Pictures | None]) -> Condition:
+        """The prior's condition on a GOP's first and last picture."""
+        stride = self.prior.spec.stride
+        first, last = (None if p is None else pad(p[None], 1, stride)[0] for p in pictures)
+        return self.prior.condition(first, last, self.shape(gop)[1])
+
+    def corrected(self, latent: Tensor, coded: bytes) -> Tensor:
+        """The latent with a coded residual added to its last frame."""
+        if not coded:
+            return latent
+        c, _, h, w = latent.shape
+        latent = latent.clone()
+        latent[:, -1:] += residual.decode(coded, (c, 1, h, w)).to(latent.device)
+        return latent
+
+    def show(self, record: GopRecord, latent: Tensor) -> Pictures:
+        """The pictures of a GOP, cut to its true size: uint8 [frames,H,W,3].
+
+        Where its last still is given, its last frame comes twice, at its place and as the latent
+        frame of the still alone, and the (rounded) mean is shown: half of the step from one GOP to
+        the next is taken before the boundary (bench/modes.py).
+        """
+        pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
+        out: Pictures = pixels[: record.gop.frames].cpu().numpy()
+        if record.gop.last and record.stills[-1]:
+            still = pixels[-1].cpu().numpy().astype(np.uint16)
+            out[-1] = (out[-1] + still + 1) >> 1
+        self.picture = out[-1]
+        return out
