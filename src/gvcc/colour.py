@@ -159,7 +159,8 @@ def read_still(path: Path, tags: Tags) -> np.ndarray:
     except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
         reason = getattr(error, "strerror", None) or "no picture in it"
         raise MediaError(f"cannot read {path.name}: {reason}") from error
-    return upright(to_rgb(picture, of_picture(picture, tags)), picture)
+    # A copy, since an array over the picture's own memory would keep the picture with it.
+    return upright(to_rgb(picture, of_picture(picture, tags)), picture).copy()
 
 
 def pngs(frames: np.ndarray) -> Iterator[bytes]:

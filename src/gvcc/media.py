@@ -215,7 +215,7 @@ def _stills(paths: list[Path], tags: Tags) -> Iterator[NDArray[np.uint8]]:
         if pixels.shape != (first := first or pixels.shape):
             sizes = f"{pixels.shape}, but {paths[0].name} {first}"
             raise MediaError(f"images differ in size: {path.name} has {sizes}")
-        gc.collect(0)  # see _turned_alike
+        gc.collect(1)  # see _turned_alike; 1, for one that outlived a collection of 0
         yield pixels
 
 
