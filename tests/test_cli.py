@@ -180,7 +180,7 @@ _JSON = {
     "verify": f"{_REPORT} preset prior mode verified",
     "decode": "file frames width height fps seconds",
     "inspect": "version header gops audio bytes where bits_per_pixel kbps",
-    "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio "
+    "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio tof "
                "frames width height notes bytes bits_per_pixel kbps",
 }  # fmt: skip
 

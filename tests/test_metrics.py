@@ -245,6 +245,7 @@ def test_compare_has_every_key(clip, blurred):
         "vmaf": pytest.approx(metrics.vmaf(clip, blurred, FPS)),
         "temporal_error": steady.error,
         "temporal_activity_ratio": steady.activity_ratio,
+        "tof": metrics.tof(clip, blurred),
         "frames": 6,
         "width": 208,
         "height": 192,
@@ -262,22 +263,23 @@ def test_compare_says_what_is_missing_and_why():
         "vmaf",
         "temporal_error",
         "temporal_activity_ratio",
+        "tof",
     ]
     assert len(report["notes"]) == 3
     assert "12x8" in report["notes"][0]
 
 
 def test_compare_without_the_optional_packages(clip, monkeypatch):
-    for module in ("pytorch_msssim", "imageio_ffmpeg"):
+    for module in ("pytorch_msssim", "imageio_ffmpeg", "cv2"):
         monkeypatch.setitem(sys.modules, module, None)
     report = metrics.compare(clip, clip, FPS)
     assert report["psnr_rgb_db"] == 100
-    assert report["ms_ssim"] is None and report["vmaf"] is None
-    assert len(report["notes"]) == 2
+    assert report["ms_ssim"] is None and report["vmaf"] is None and report["tof"] is None
+    assert len(report["notes"]) == 3
     assert all("gvcc[eval]" in note for note in report["notes"])
 
 
-@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ms_ssim, metrics.temporal])
+@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ms_ssim, metrics.temporal, metrics.tof])
 def test_clips_must_match(measure):
     ref = noise((3, 20, 30, 3))
     with pytest.raises(ConfigError, match="3 frames of 30x20.* 2 of 30x20"):

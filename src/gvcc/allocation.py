@@ -10,15 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gvcc import flow
+from gvcc import flow, schedules
+from gvcc.bitstream import Header
 from gvcc.priors import Metric
 
 SIDE_BITS = 2  # what a count of the matched allocation costs on average
 TAIL = 2  # latent frames at the end of a GOP that the uniform allocation may treat apart
+
+
+def times(header: Header, stop: int, part: int = 0) -> list[float]:
+    """The times of a GOP whose coded steps end after `stop` of them and `part` / 256 of another.
+
+    With a schedule the ODE goes from there to 0 in `tail` equal steps, so that a GOP that stops
+    early takes fewer network calls; without one the times are the same for every stop.
+    """
+    if not header.table:
+        return flow.schedule(header.steps, header.shift)
+    coded = [1.0, *(t / schedules.UNIT for t in schedules.TABLES[header.table - 1])]
+    out = coded[: stop + 1]
+    if part:
+        out.append(out[-1] + (coded[stop + 1] - out[-1]) * part / 256)
+    return out + [out[-1] * (1 - i / header.tail) for i in range(1, header.tail + 1)]
 
 
 def uniform_counts(atoms: int, tail_atoms: int, stop: int, frames: int) -> list[list[int]]:
@@ -158,6 +175,41 @@ def solve_shift(
     return high / 256
 
 
+class Budget(Protocol):
+    """How many atoms an encoder takes."""
+
+    def counts(
+        self, step: int, information: Sequence[float], side: Callable[[list[int], int], int]
+    ) -> list[int]: ...
+    def spend(self, bits: float) -> None: ...
+
+
+class Proportional:
+    """As many atoms as the information at each step asks for, wherever the GOP will stop."""
+
+    def __init__(self, atom_bits: int) -> None:
+        self.atom_bits = atom_bits
+
+    def counts(
+        self, step: int, information: Sequence[float], side: Callable[[list[int], int], int]
+    ) -> list[int]:
+        """Atoms for each latent frame at this step; `information` in bits, per frame."""
+        exact = [BITS_PER_INFORMATION * i / self.atom_bits for i in information]
+        return _whole(exact, sum(exact))
+
+    def spend(self, bits: float) -> None:
+        """Nothing runs out."""
+
+
+def _whole(exact: Sequence[float], total: float) -> list[int]:
+    """Whole numbers next to the exact ones that add up to `total`, rounded down."""
+    counts = [math.floor(e) for e in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda f: counts[f] - exact[f])
+    for f in by_remainder[: math.floor(total + 1e-6) - sum(counts)]:
+        counts[f] += 1
+    return counts
+
+
 class Matched:
     """Atoms in proportion to information, until the GOP's budget of `bits` is spent.
 
@@ -184,10 +236,7 @@ class Matched:
         budget = max(0.0, self.left - SIDE_BITS * len(information) * steps)
         atoms = budget * asked / (asked + rest) / self.atom_bits
         exact = [atoms * BITS_PER_INFORMATION * i / asked for i in information]
-        counts = [math.floor(e) for e in exact]
-        by_remainder = sorted(range(len(exact)), key=lambda f: counts[f] - exact[f])
-        for f in by_remainder[: math.floor(atoms + 1e-6) - sum(counts)]:
-            counts[f] += 1
+        counts = _whole(exact, atoms)
         while sum(counts) and side(counts, steps - 1) + sum(counts) * self.atom_bits > self.left:
             counts[counts.index(max(counts))] -= 1
         return counts

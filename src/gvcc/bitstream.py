@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
+from gvcc import schedules
 from gvcc.errors import Corrupt, TooLarge, Unsupported
 from gvcc.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
@@ -18,10 +19,15 @@ VERSION = 2
 # Positions in these lists, and in gop.FIRSTS, are the numbers in the file; only ever append.
 PATHS = ("rf", "vp")
 RULES = ("em", "ou", "posterior")
-CODERS = ("gaussian", "hadamard")
+CODERS = ("gaussian", "hadamard", "rcc")
 ALLOCATIONS = ("uniform", "matched")
-FULL_RANGE, AUDIO, MULTISTEP = 1, 2, 4
-LAST, FADE, RESIDUAL = 4, 8, 16  # of a GOP's layout byte; its two lowest bits number `first`
+FULL_RANGE, AUDIO, MULTISTEP, TABLE, BLEND, PIN = 1, 2, 4, 8, 16, 32
+LAST, FADE, RESIDUAL, PART = (
+    4,
+    8,
+    16,
+    32,
+)  # of a GOP's layout byte; its two lowest bits number `first`
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
@@ -43,8 +49,10 @@ class Header:
     """Everything that holds for the whole stream. Ranges are checked by `check`.
 
     `shift` and `g_scale` are whole multiples of 1/256, `knob` of 1/64. `size` is K of the gaussian
-    codebook and 0 for others. `gop` is the length in frames that no GOP exceeds, `overlap` the
-    number of frames that a GOP with a cross-fade shares with the one before.
+    codebook, the most candidates of a chunk of `rcc`, and 0 for others. `gop` is the length in
+    frames that no GOP exceeds, `overlap` the number of frames that overlapping GOPs share, as
+    `alignment` says (gop.ALIGNMENTS). `table` is the number of the schedule in schedules.TABLES;
+    0: times follow from `shift`.
     """
 
     prior: str
@@ -69,6 +77,8 @@ class Header:
     knob: float
     multistep: bool
     audio: bool
+    table: int = 0
+    alignment: str = "fade"
 
     def check(self, limits: Limits) -> None:
         """Raise FormatError if a field is outside its range, TooLarge if beyond `limits`."""
@@ -88,8 +98,14 @@ class Header:
         ):
             if not low <= value <= high:
                 raise Corrupt(f"{name} is {value}, expected {low} to {high}")
-        if (self.coder == "gaussian") != (self.size > 0) or self.size > 2**16:
+        if (self.coder == "hadamard") != (self.size == 0) or self.size > 2**16:
             raise Corrupt(f"codebook size {self.size} does not fit coder {self.coder}")
+        if self.coder == "rcc":
+            self._check_rcc()
+        if self.table:
+            self._check_table()
+        if self.alignment == "pin" and not self.overlap:
+            raise Corrupt("GOPs start from no frames of the one before")
         if self.path != "rf" and self.rule != "posterior":
             raise Corrupt(f"step rule {self.rule} is not defined on path {self.path}")
         pixels = self.width * self.height
@@ -100,10 +116,28 @@ class Header:
         if pixels * self.frames > limits.total_pixels:
             raise TooLarge(f"{self.frames} frames of {self.width}x{self.height} exceed the limit")
 
+    def _check_rcc(self) -> None:
+        if self.rule != "posterior" or self.allocation != "matched":
+            raise Corrupt(f"coder rcc with step rule {self.rule}, allocation {self.allocation}")
+        if self.size < 16 or self.size & (self.size - 1):
+            raise Corrupt(
+                f"codebook size {self.size} of coder rcc, expected a power of two from 16"
+            )
+
+    def _check_table(self) -> None:
+        if self.table > len(schedules.TABLES):
+            raise Unsupported(f"schedule number {self.table} is not known to this version")
+        steps = len(schedules.TABLES[self.table - 1])
+        if self.steps - self.tail != steps:
+            raise Corrupt(f"{self.steps - self.tail} coded steps, expected the schedule's {steps}")
+        if self.shift != 1:
+            raise Corrupt("a schedule with a shift")
+
 
 @dataclass(frozen=True)
 class GopRecord:
-    """One GOP: coded steps `stop` (ODE from there on), atoms in all (uniform allocation; else 0)
+    """One GOP: coded steps `stop` (ODE from there on), `part` 256ths of one more where the header
+    names a schedule, atoms in all (uniform allocation; else 0)
     and those of the last two latent frames apart (0: they are like the others), the drift check in
     units of 1/16, coded stills (empty: that picture is not given), the coded residual of the last
     latent frame (empty: none), and the range-coded symbols."""
@@ -116,6 +150,7 @@ class GopRecord:
     stills: tuple[bytes, ...]
     residual: bytes
     symbols: bytes
+    part: int = 0
 
 
 def empty_gop(gop: Gop, stills: tuple[bytes, ...] | None = None) -> GopRecord:
@@ -154,6 +189,8 @@ def write_header(h: Header) -> bytes:
     """Header bytes, with magic and checksum. Raises FormatError for a field out of range."""
     h.check(Limits(2**16, 2**62, 2**62))
     flags = FULL_RANGE * h.colour.full_range | AUDIO * h.audio | MULTISTEP * h.multistep
+    flags |= TABLE * (h.table > 0) | BLEND * (h.alignment == "blend")
+    flags |= PIN * (h.alignment == "pin")
     body = b"".join(
         (
             bytes([flags, PATHS.index(h.path), RULES.index(h.rule)]),
@@ -166,6 +203,7 @@ def write_header(h: Header) -> bytes:
             _blob(h.prior.encode("ascii")),
             *map(varint, (h.width, h.height, h.frames, h.fps.numerator, h.fps.denominator)),
             *map(varint, (h.gop, h.overlap, h.size, h.seed)),
+            varint(h.table) if h.table else b"",
         )
     )
     data = MAGIC + bytes([VERSION]) + _blob(body)
@@ -195,10 +233,12 @@ def write_gop(record: GopRecord, index: int, header: bytes) -> bytes:
     """A GOP's record, number `index` of the stream with these header bytes."""
     g = record.gop
     layout = FIRSTS.index(g.first) | LAST * g.last | FADE * (g.fade > 0)
-    head = bytes([layout | RESIDUAL * (record.residual != b"")]) + varint(g.frames)
+    layout |= RESIDUAL * (record.residual != b"") | PART * (record.part > 0)
+    head = bytes([layout]) + varint(g.frames)
     check = b"".join(c.to_bytes(1, "little", signed=True) for c in record.check)
     body = b"".join((
-        bytes([record.stop]), check, varint(record.atoms), varint(record.tail_atoms),
+        bytes([record.stop, record.part] if record.part else [record.stop]), check,
+        varint(record.atoms), varint(record.tail_atoms),
         *map(_blob, record.stills), _blob(record.residual) if record.residual else b"",
         record.symbols,
     ))  # fmt: skip

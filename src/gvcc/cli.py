@@ -107,20 +107,30 @@ def encode(
     bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
     kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
     size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
+    quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, ms-ssim:0.95 "
+        "or vmaf:60, whatever it takes.")] = None,
+    stop: Annotated[int | None, _target(min=1, help="Coded steps of every GOP.")] = None,
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
-    mode: Annotated[str, _how(help="t2v (no reference), i2v (each GOP starts from the last decoded "
-        "picture), flf2v (coded pictures at both ends), or auto (chooses per GOP; slow).")] = "t2v",
-    preset: Annotated[str, _how(help="default (ours) or paper (GVCC as published).")] = "default",
+    mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
+        "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
+        "auto (chooses per GOP; slow), or overlap (preset free-gvc: GOPs share frames).")] = None,
+    preset: Annotated[str, _how(help="default (ours), paper (GVCC as published), or free-gvc "
+        "(trajectory coding).")] = "default",
+    coder: Annotated[str | None, _how(help="codebook, or rcc (reverse channel coding); default: "
+        "as the preset has it.")] = None,
     prior: Annotated[str, _how(
         help="The generator that decodes: nano, gauss, or nano:FILE or gauss:FILE for own weights."
     )] = priors.DEFAULT,
     codebook: Annotated[int | None, _how("-K", "--codebook",
-        help="Size of the gaussian codebook (preset paper).")] = None,
+        help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
     seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
     gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
-    overlap: Annotated[int, _how(help="Frames cross-faded between GOPs (t2v).")] = 0,
+    overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
+    alignment: Annotated[str | None, _how(help="Of shared frames in mode overlap: fade (pictures "
+        "are cross-faded), blend (latents too), pin (coded once, and the next GOP starts from "
+        "them).")] = None,
     refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
         "where a scene starts.")] = 0,
     cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
@@ -152,8 +162,9 @@ def encode(
     if output == "-" and (as_json or resume):
         raise ConfigError(f"--{'json' if as_json else 'resume'} does not go with -o -")
     config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
-                          atoms=atoms, tail_atoms=tail_atoms, codebook=codebook, seed=seed,
-                          steps=steps, gop=gop, overlap=overlap, refresh=refresh, cuts=cuts,
+                          quality=quality, stop=stop, coder=coder, atoms=atoms,
+                          tail_atoms=tail_atoms, codebook=codebook, seed=seed, steps=steps, gop=gop,
+                          overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
                           residual=residual, knob=knob, audio=audio, device=device)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.parameters()
@@ -164,7 +175,7 @@ def encode(
         clip = media.open_clip(source, frames=frames, matrix=matrix, audio=audio)
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
-    begin, total, kept = time.monotonic(), 0, b""
+    begin, total, kept, qualities = time.monotonic(), 0, b"", list[float]()
     promised = hashlib.sha256()
     with Growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
         for part in codec.encode_parts(clip, config, model, bar, file.begun):
@@ -172,11 +183,17 @@ def encode(
             file.worth |= part.pictures is not None
             total += len(part.data)
             kept += part.data if verify and output == "-" else b""
+            if part.quality is not None:
+                qualities.append(part.quality)
             if part.pictures is not None:
                 promised.update(part.pictures.tobytes())
+    mode = config.parameters()["mode"]
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
     report |= _figures(total, clip)
     report["seconds"] = round(time.monotonic() - begin, 2)
+    if quality is not None:
+        report["qualities"] = qualities
+        _tell_missed(quality, qualities)
     problem = ""
     if verify:
         try:
@@ -200,6 +217,18 @@ def encode(
     )
     if problem:
         _fail(GvccError(problem), 4)
+
+
+def _tell_missed(asked: str, found: list[float]) -> None:
+    """Say which GOPs have not the quality asked for: the prior cannot do better, or worse."""
+    from gvcc.quality import goal
+
+    aim = goal(asked)
+    off = [i for i, q in enumerate(found) if abs(q - aim.value) > aim.tolerance]
+    if off:
+        worst = max(off, key=lambda i: abs(found[i] - aim.value))
+        say(f"note: {len(off)} of {len(found)} GOPs are not within {aim.tolerance:g} of {asked}; "
+            f"GOP {worst} has {found[worst]:.4g}")  # fmt: skip
 
 
 @app.command()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gvcc import gop, parser, priors
 from gvcc import trajectory as track
+from gvcc.allocation import times
 from gvcc.bitstream import GopRecord, Header, Limits
 from gvcc.errors import ConfigError, Corrupt, FormatError, PriorMismatch, Truncated
 from gvcc.gop import Assembler, Gop, Pictures
@@ -31,8 +32,9 @@ def decode_record(
     condition = session.condition(g, session.references(g, record.stills))
     shape, coder = session.shape(g), session.coder()
     free = track.free_of(condition.known, shape[1])
-    noise = track.Read(coder, header, index, record, free)
-    latent = track.run(condition, header, index, shape, coder, noise, observe)
+    noise = track.Read(coder, header, index, record, shape, free)
+    at = times(header, record.stop, record.part)
+    latent = track.run(condition, header, index, shape, coder, at, noise, observe)
     return session.corrected(latent, record.residual)
 
 
@@ -85,7 +87,8 @@ class Decoder:
         self.cut: FormatError | None = None
         self._wanted: tuple[set[int], set[int]] | None = None
         if ranged:
-            self._wanted = gop.needed(self._layout(), self.start, self.end)
+            blended = header.alignment == "blend"
+            self._wanted = gop.needed(self._layout(), self.start, self.end, blended)
         self.damage: list[str] = []
         self._seen = self.delivered = 0
 
@@ -130,16 +133,20 @@ class Decoder:
         """The pictures asked for, as each GOP makes them final."""
         session = Session(self.header, self.prior, self._device)
         assembler, at = Assembler(self.header.overlap), None
-        shown = np.full((1, self.height, self.width, 3), 128, np.uint8)
+        last = np.full((1, self.height, self.width, 3), 128, np.uint8)
         for coded in self._chosen(session):
             at = coded.gop.start + coded.gop.skip if at is None else at
-            shown = self._one(session, coded, shown[-1])
-            ready = assembler.add(coded.gop, shown)
+            for g, shown in self._one(session, coded, last):
+                ready, last = assembler.add(g, shown), shown
+                yield ready[max(0, self.start - at) : max(0, self.end - at)]
+                at += len(ready)
+        rest = [assembler.add(g, shown) for g, shown in session.flush()]
+        if (held := assembler.flush()) is not None:
+            rest.append(held)
+        for ready in rest:
+            assert at is not None  # something was decoded
             yield ready[max(0, self.start - at) : max(0, self.end - at)]
             at += len(ready)
-        held = assembler.flush()
-        if held is not None and at is not None:
-            yield held[max(0, self.start - at) : max(0, self.end - at)]
 
     def _chosen(self, session: Session) -> Iterator[Coded]:
         """The records to decode; of those in between no more than their still is looked at."""
@@ -165,8 +172,11 @@ class Decoder:
                     session.lose(record=True)
                     session.keep_still(coded.record(self.header).stills[-1])
 
-    def _one(self, session: Session, coded: Coded, before: Pictures) -> Pictures:
-        """The pictures of one GOP; if it cannot be decoded, copies of the picture before it."""
+    def _one(
+        self, session: Session, coded: Coded, before: Pictures
+    ) -> Iterator[tuple[Gop, Pictures]]:
+        """The GOPs that are whole once this one is decoded, and their pictures; if it cannot be,
+        copies of the last picture before it."""
         i, g, header = coded.index, coded.gop, self.header
         if self._knob is not None and g.first == "previous":
             raise ConfigError(
@@ -174,13 +184,16 @@ class Decoder:
             )
         ahead = i + 1 + -(-(header.frames - g.end) // max(1, header.gop - g.skip))
 
+        calls = header.steps
+
         def tell(step: int, drift: float | None = None) -> None:
             if self._progress is not None:
-                self._progress(Event(i, ahead, step, header.steps, self._seen, drift))
+                self._progress(Event(i, ahead, step, calls, self._seen, drift))
 
         record = None
         try:
             record = coded.record(header)
+            calls = len(times(header, record.stop, record.part)) - 1
             latent = decode_record(session, i, record, lambda step, _: tell(step + 1))
         except FormatError as e:
             session.lose(record=record is None)
@@ -188,9 +201,13 @@ class Decoder:
             if not self._keep_going:
                 raise type(e)(text + self._consequences(coded)) from None
             self.damage.append(text)
-            return np.broadcast_to(before, (g.frames, *before.shape))
-        tell(header.steps, track.drift(latent, record, header, i))
-        return session.show(record, latent)
+            for ready in session.flush():
+                before = ready[1]
+                yield ready
+            yield g, np.broadcast_to(before[-1], (g.frames, *before.shape[1:]))
+            return
+        tell(calls, track.drift(latent, record, header, i))
+        yield from session.join(record, latent)
 
     def _consequences(self, coded: Coded) -> str:
         """Which later GOPs are lost with one."""

@@ -86,6 +86,7 @@ _LABELS = {
     "vmaf": "VMAF",
     "temporal_error": "temporal error, grey levels",
     "temporal_activity_ratio": "temporal activity, decoded / original",
+    "tof": "tOF, pixels",
     "bytes": "file, bytes",
     "bits_per_pixel": "bit/pixel",
     "kbps": "kbit/s",

@@ -10,25 +10,40 @@ from io import BytesIO
 import numpy as np
 from torch import Tensor
 
-from gvcc import allocation, bitstream, flow, gop, parser, priors, residual, scenes, stills
+from gvcc import (
+    allocation,
+    bitstream,
+    flow,
+    gop,
+    parser,
+    priors,
+    residual,
+    scenes,
+    schedules,
+    stills,
+)
 from gvcc import trajectory as track
+from gvcc.aqc import Pass, Stop, reach
 from gvcc.bitstream import GopRecord, Header, Limits
 from gvcc.decoder import decode_record
 from gvcc.errors import ConfigError, FormatError
 from gvcc.gop import Assembler, Gop, Pictures
 from gvcc.parser import Coded
-from gvcc.priors import Prior
-from gvcc.rate import EncodeConfig, Grant, Pacer
+from gvcc.priors import Condition, Prior
+from gvcc.quality import Surrogate, goal
+from gvcc.rate import Allotment, EncodeConfig, Grant, Pacer
 from gvcc.records import Clip
 from gvcc.session import Event, Progress, Session, Window, pad
 
 
 @dataclass(frozen=True)
 class Part:
-    """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them."""
+    """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them. With a
+    target quality `quality` is what the GOP has of it."""
 
     data: bytes
     pictures: Pictures | None = None
+    quality: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +82,9 @@ class _Candidate:
     """A GOP coded in one way: squared latent error of the frames shown, and what comes of it."""
 
     record: GopRecord
+    latent: Tensor
     error: float
-    shown: Pictures
+    quality: float | None
     state: tuple[Pictures | None, Pictures | None, bool]
 
 
@@ -77,38 +93,41 @@ class _Encoder:
                  progress: Progress | None) -> None:  # fmt: skip
         self.clip, self.config, self.progress = clip, config, progress
         self.prior = prior or priors.load(config.prior, config.device)
-        self.metric = self.prior.spec.metric if config.parameters()["metric"] else None
+        p = config.parameters()
+        self.metric = self.prior.spec.metric if p["metric"] else None
         self.header = _header(clip, config, self.prior)
-        wants_cuts = config.cuts and config.mode != "t2v"
+        self.auto = p["mode"] == "auto"
+        wants_cuts = config.cuts and p["mode"] != "t2v"
         self.plans = list(gop.plan(
-            clip.count, self.header.gop, self.prior.spec.stride[0], config.mode,
-            overlap=config.overlap, refresh=config.refresh,
+            clip.count, self.header.gop, self.prior.spec.stride[0], p["mode"],
+            overlap=self.header.overlap, refresh=config.refresh, alignment=p["alignment"],
             cuts=scenes.cuts(clip.pictures()) if wants_cuts else (),
         ))  # fmt: skip
+        self.goal = None if config.quality is None else goal(config.quality)
+        self.surrogate = Surrogate()
         self.audio = clip.audio if self.header.audio else None
         self.session = Session(self.header, self.prior, config.device)
         self.coder = self.session.coder()
         self.written = 0
         self.pacer = Pacer(self.header, config, self.plans, self.audio,
-                           self.prior.spec.stride[0], self.coder.bits)  # fmt: skip
+                           self.prior.spec.stride[0], track.atom_bits(self.coder))  # fmt: skip
         self.slopes = [0.0] * len(self.plans)
 
     def _measure(self) -> None:
         """A first look at every GOP, where the target or the choice of modes needs one."""
-        auto = self.config.mode == "auto"
-        if not auto and (self.pacer.left is None or self.header.allocation == "uniform"):
+        if not self.auto and (self.pacer.left is None or self.header.allocation == "uniform"):
             return
         window = Window(self.clip.pictures())
         profiles = [self._profile(i, g, window.take(g)) for i, g in enumerate(self.plans)]
-        if self.header.allocation == "matched":
+        if self.header.allocation == "matched" and self.pacer.left is not None:
             self.header = self.session.header = self.pacer.solve(self.header, profiles)
         path, stop = flow.PATHS[self.header.path], self.header.steps - self.header.tail
-        end = flow.schedule(self.header.steps, self.header.shift)[stop]
+        end = allocation.times(self.header, stop)[stop]
         self.slopes = [p.slope(path, end) for p in profiles]
 
     def _profile(self, i: int, g: Gop, frames: Pictures) -> allocation.Profile:
         """What a GOP asks for, conditioned on the clip's own pictures."""
-        first = frames[0] if g.first != "none" else None
+        first = frames[: max(1, g.skip)] if g.first != "none" else None
         condition = self.session.condition(g, (first, frames[-1] if g.last else None))
         x0 = _fixed(self._latent(g, frames), condition.known)
         free = track.free_of(condition.known, x0.shape[1])
@@ -139,22 +158,29 @@ class _Encoder:
         window, assembler = Window(self.clip.pictures()), Assembler(self.header.overlap)
         before: Gop | None = None
         for i, planned in enumerate(self.plans):
-            auto = self.config.mode == "auto"
-            options = gop.variants(planned, before) if auto else (planned,)
+            options = gop.variants(planned, before) if self.auto else (planned,)
+            quality = None
             if coded := next(done, None):
-                record, shown = self._again(coded, options)
+                record, latent = self._again(coded, options)
             else:
-                record, shown = self._best(i, planned, options, window.take(planned))
+                best = self._best(i, planned, options, window.take(planned))
+                record, latent, quality = best.record, best.latent, best.quality
             data = bitstream.write_gop(record, i + self.header.audio, head)
             self.pacer.spent(len(data))
-            pictures, before = assembler.add(record.gop, shown), record.gop
+            ready, before = list(self.session.join(record, latent)), record.gop
+            if i + 1 == len(self.plans):
+                ready += self.session.flush()
+            pictures = [assembler.add(g, shown) for g, shown in ready]
             if i + 1 == len(self.plans) and (held := assembler.flush()) is not None:
-                pictures = np.concatenate([pictures, held])
-            yield self._written(data, pictures)
+                pictures.append(held)
+            none = np.empty((0, self.clip.height, self.clip.width, 3), np.uint8)
+            yield self._written(data, np.concatenate([none, *pictures]), quality)
 
-    def _written(self, data: bytes, pictures: Pictures | None = None) -> Part:
+    def _written(
+        self, data: bytes, pictures: Pictures | None = None, quality: float | None = None
+    ) -> Part:
         self.written += len(data)
-        return Part(data, pictures)
+        return Part(data, pictures, quality)
 
     def _resumed(self, data: bytes, head: bytes) -> Iterator[Coded]:
         """The whole GOPs of an encoding that was broken off, checked before anything is written."""
@@ -166,17 +192,15 @@ class _Encoder:
             raise ConfigError("the unfinished file is of another clip or of other settings")
         return _whole(reader)
 
-    def _again(self, coded: Coded, options: Sequence[Gop]) -> tuple[GopRecord, Pictures]:
+    def _again(self, coded: Coded, options: Sequence[Gop]) -> tuple[GopRecord, Tensor]:
         record = coded.record(self.header)
         if record.gop not in options:
             raise ConfigError("the unfinished file is of another clip or of other settings")
         latent = decode_record(self.session, coded.index, record, lambda step, _: self._tell(
             coded.index, step + 1, self.header.steps, "code"))  # fmt: skip
-        return record, self.session.show(record, latent)
+        return record, latent
 
-    def _best(
-        self, i: int, planned: Gop, options: Sequence[Gop], frames: Pictures
-    ) -> tuple[GopRecord, Pictures]:
+    def _best(self, i: int, planned: Gop, options: Sequence[Gop], frames: Pictures) -> _Candidate:
         """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R."""
         steps, made = self.header.steps, []
         for n, g in enumerate(options):
@@ -188,7 +212,7 @@ class _Encoder:
         costs = [c.error + self.slopes[i] * 8 * bitstream.gop_size(c.record) for c in made]
         best = made[costs.index(min(costs))]
         self.session.state = best.state
-        return best.record, best.shown
+        return best
 
     def _code(self, i: int, g: Gop, frames: Pictures,
               observe: Callable[[int, int], None]) -> _Candidate:  # fmt: skip
@@ -203,13 +227,15 @@ class _Encoder:
         free = track.free_of(condition.known, x0.shape[1])
         room = None if grant.record is None else grant.record - bitstream.gop_size(record)
         allotment = self.pacer.allot(i, g, room, len(free))
-        noise = track.Choose(self.coder, header, i, x0, self.metric, allotment, free)
-        x = track.run(condition, header, i, session.shape(g), self.coder, noise,
-                      lambda step, _: observe(step, noise.writer.total // 8))  # fmt: skip
-        record = replace(
-            record, stop=allotment.stop, atoms=allotment.atoms, tail_atoms=allotment.tail_atoms,
-            symbols=noise.writer.finish(),
-        )  # fmt: skip
+        aim = track.Aim(x0, self.metric, allotment.budget)
+        quality = None
+        if header.table and free:
+            coded = Pass(condition, header, i, session.shape(g), self.coder, aim, free, observe)
+            stop, quality = self._stop(g, frames, record, coded, allotment)
+            record = replace(record, stop=stop.step, part=stop.part, symbols=coded.symbols(stop))
+            x = coded.latent(stop)
+        else:
+            record, x = self._whole(i, record, condition, aim, allotment, free, observe)
         left = self.pacer.residual_room(
             g, grant.record, bitstream.gop_size(record), len(record.symbols)
         )
@@ -217,9 +243,40 @@ class _Encoder:
         x = session.corrected(x, correction)
         record = replace(record, check=track.check(x, header, i), residual=correction)
         error = _error(own - x, g, self.prior.spec.stride[0])
-        shown = session.show(record, x)
         after, session.state = session.state, before
-        return _Candidate(record, error, shown, after)
+        return _Candidate(record, x, error, quality, after)
+
+    def _whole(
+        self, i: int, record: GopRecord, condition: Condition, aim: track.Aim,
+        allotment: Allotment, free: Sequence[int], observe: Callable[[int, int], None],
+    ) -> tuple[GopRecord, Tensor]:  # fmt: skip
+        """A GOP whose number of coded steps is known: its record, with symbols, and its latent."""
+        header, stop, shape = self.header, allotment.stop, self.session.shape(record.gop)
+        scheme = track.make_scheme(
+            self.coder, header, i, shape, free, stop, allotment.atoms, allotment.tail_atoms
+        )
+        noise = track.Choose(scheme, aim, stop)
+        x = track.run(condition, header, i, shape, self.coder, allocation.times(header, stop),
+                      noise, lambda step, _: observe(step, noise.writer.total // 8))  # fmt: skip
+        record = replace(record, stop=stop, atoms=allotment.atoms, tail_atoms=allotment.tail_atoms,
+                         symbols=noise.writer.finish())  # fmt: skip
+        return record, x
+
+    def _stop(
+        self, g: Gop, frames: Pictures, record: GopRecord, coded: Pass, allotment: Allotment
+    ) -> tuple[Stop, float | None]:
+        """Where a GOP stops: at its bits, at the goal's quality, or where the user says."""
+        if self.goal is None:
+            if allotment.bits is None:
+                return coded.stop(self.config.stop or coded.deepest, 0), None
+            return coded.within(allotment.bits), None
+        goal, wanted = self.goal, frames[g.skip :]
+
+        def probe(stop: Stop) -> float:
+            shown = self.session.render(record, coded.latent(stop))[g.skip :]
+            return goal.measure(wanted, shown, self.clip.fps)
+
+        return reach(coded, goal, self.surrogate, wanted[..., 0].size, probe)
 
     def _residual(self, g: Gop, frames: Pictures, x0: Tensor, x: Tensor, size: int) -> bytes:
         """What takes the last latent frame of x nearer to the clip's last pictures."""
@@ -279,14 +336,23 @@ def _error(off: Tensor, g: Gop, stride: int) -> float:
 def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     p, spec = config.parameters(), prior.spec
+    coded = len(schedules.TABLES[spec.table - 1]) if p["table"] else 0
+    if config.stop is not None and config.stop > coded:
+        raise ConfigError(f"stop is {config.stop}, expected 1 to {coded}")
+    length = config.gop or spec.gop
+    overlap = p["overlap"]
+    if config.overlap is None and overlap > length // 2:  # as near to the usual as it goes
+        overlap = (length // 2 - 1) // spec.stride[0] * spec.stride[0] + 1
     header = Header(
         prior=spec.id, digest=spec.digest, width=clip.width, height=clip.height,
-        frames=clip.count, fps=clip.fps, colour=clip.colour, gop=config.gop or spec.gop,
-        overlap=config.overlap, path=spec.path, rule=p["rule"], coder=p["coder"],
-        allocation=p["allocation"], size=p["size"], seed=p["seed"], steps=p["steps"],
+        frames=clip.count, fps=clip.fps, colour=clip.colour, gop=length, overlap=overlap,
+        path=spec.path, rule=p["rule"], coder=p["coder"], allocation=p["allocation"],
+        size=p["size"], seed=p["seed"],
+        steps=coded + p["tail"] if p["table"] else p["steps"],
         tail=p["tail"], shift=3.0 if p["shift"] is None else p["shift"], g_scale=p["g_scale"],
         knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
         audio=config.audio and clip.audio is not None,
+        table=spec.table if p["table"] else 0, alignment=p["alignment"],
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -37,6 +37,14 @@ def _leaky(frequencies: Ints) -> NDArray[np.float32]:
     return (frequencies - 1).astype(np.float32)
 
 
+def frequencies(counts: Ints) -> Ints:
+    """Tables of counts [m,n] as frequencies for `Writer.table`: in proportion, none of them 0."""
+    spare = (1 << PRECISION) - counts.shape[1]
+    out: Ints = 1 + counts * spare // counts.sum(1, keepdims=True)
+    out[:, 0] += (1 << PRECISION) - out.sum(1)
+    return out
+
+
 class Sink(Protocol):
     """Where symbols go: a `Writer` or a `Counter`."""
 

@@ -4,7 +4,8 @@ Legend of `Gop.first`, where the picture comes from that conditions a GOP's firs
 
     none      no condition
     still     a picture coded in this GOP
-    previous  the last decoded picture of the GOP before; both GOPs have that frame
+    previous  the last decoded picture of the GOP before (or the last few, `Gop.context`); both
+              GOPs have those frames
     shared    the last still of the GOP before; both GOPs have that frame
 """
 
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 
 from gvcc.errors import ConfigError, Corrupt, unknown
 
-MODES = ("t2v", "i2v", "flf2v", "auto")
+MODES = ("t2v", "i2v", "flf2v", "auto", "overlap")
 FIRSTS = ("none", "still", "previous", "shared")
+ALIGNMENTS = ("fade", "blend", "pin")
+"""What is done with the frames that overlapping GOPs share: both GOPs code them and their pictures
+are cross-faded; their latents are blended too, before the autoencoder decodes; or the second GOP
+does not code them, but starts from the latents of the decoded pictures."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Gop:
 
     `last`: the last frame is coded as a still too, which conditions this GOP and may condition the
     next. `fade`: so many frames at the start are in the GOP before as well, and are cross-faded.
+    `context`: how many pictures `first` = previous stands for.
     `tail`: the next GOP may start from the last decoded picture, so its quality counts more (the
     encoder's business; not in the file).
     """
@@ -38,6 +44,7 @@ class Gop:
     first: str = "none"
     last: bool = False
     fade: int = 0
+    context: int = 1
     tail: bool = field(default=False, compare=False)
 
     @property
@@ -47,7 +54,7 @@ class Gop:
     @property
     def skip(self) -> int:
         """Frames at the start that are not shown: the GOP before has shown them."""
-        return int(self.first in ("previous", "shared"))
+        return {"previous": self.context, "shared": 1}.get(self.first, 0)
 
     @property
     def stills(self) -> int:
@@ -57,6 +64,8 @@ class Gop:
     @property
     def mode(self) -> str:
         """The published mode it belongs to."""
+        if self.fade or self.skip > 1:
+            return "overlap"
         return "flf2v" if self.last else "t2v" if self.first == "none" else "i2v"
 
     def length(self, stride: int) -> int:
@@ -73,6 +82,11 @@ class Gop:
         """Latent frames it is coded as."""
         return (self.length(stride) - 1) // stride + 1
 
+    def known_frames(self, stride: int) -> int:
+        """Latent frames that its pictures fix, if all of them are given."""
+        start = 0 if self.first == "none" else (max(1, self.skip) - 1) // stride + 1
+        return start + self.last
+
     def check(self, before: Gop | None, frames: int, gop: int, overlap: int) -> None:
         """Corrupt unless this GOP may follow `before` in a clip of so many frames.
 
@@ -87,6 +101,8 @@ class Gop:
             raise Corrupt(f"a GOP starts at frame {self.start}, not where the last one ended")
         if self.first == "shared" and not (before is not None and before.last):
             raise Corrupt("a GOP shares a still that the GOP before does not have")
+        if self.first == "previous" and before is not None and before.frames < self.context:
+            raise Corrupt(f"a GOP starts from {self.context} frames of one of {before.frames}")
         if self.last and (self.first == "none" or self.frames < 2):
             raise Corrupt("a last still without a first picture")
         if self.fade:
@@ -102,16 +118,17 @@ def legal_length(frames: int, stride: int) -> int:
 
 def plan(
     frames: int, gop: int, stride: int, mode: str = "t2v", *,
-    overlap: int = 0, refresh: int = 0, cuts: Iterable[int] = (),
+    overlap: int = 0, refresh: int = 0, cuts: Iterable[int] = (), alignment: str = "fade",
 ) -> Iterator[Gop]:  # fmt: skip
     """GOPs of a clip of `frames` >= 1 frames, in decode order.
 
     `gop` is the GOP length in frames, 1 modulo `stride`; the last GOP is as short as what is left.
     t2v: end to end, or with `overlap` frames cross-faded. i2v: each starts from the last decoded
     picture before it, a still every `refresh` GOPs (0: only the first). flf2v: a still at each
-    boundary, shared by both sides. auto: as i2v; `variants` has the choice. No GOP crosses a cut;
-    `cuts` are numbers of frames that start a new scene. Raises ConfigError for illegal arguments,
-    at once.
+    boundary, shared by both sides. auto: as i2v; `variants` has the choice. overlap: no stills;
+    `overlap` frames are shared as `alignment` says, but every `refresh`-th GOP with "pin" starts
+    from nothing. No GOP crosses a cut; `cuts` are numbers of frames that start a new scene. Raises
+    ConfigError for illegal arguments, at once.
 
     A chained GOP repeats one frame of the GOP before it (GVCC's I2V does not: there the condition
     is a picture one frame too early), so N GOPs of 33 have 32 N + 1 frames in i2v and flf2v.
@@ -126,12 +143,37 @@ def plan(
         raise ConfigError(f"mode {mode} needs GOPs of more than one frame")
     if not 0 <= overlap <= gop // 2:
         raise ConfigError(f"overlap is {overlap}, expected 0 to {gop // 2}, half a GOP")
-    if overlap and mode != "t2v":
-        raise ConfigError(f"overlap is for mode t2v, not {mode}")
-    if refresh < 0 or (refresh and mode not in ("i2v", "auto")):
-        raise ConfigError("refresh is for modes i2v and auto, a number of GOPs")
+    if overlap and mode not in ("t2v", "overlap"):
+        raise ConfigError(f"overlap is for modes t2v and overlap, not {mode}")
+    if alignment not in ALIGNMENTS:
+        raise unknown("alignment", alignment, ALIGNMENTS)
+    if mode != "overlap" and alignment != "fade":
+        raise ConfigError(f"alignment {alignment} is for mode overlap, not {mode}")
+    if mode == "overlap" and overlap != legal_length(overlap, stride):
+        raise ConfigError(f"overlap is {overlap}, expected 1 modulo {stride} in mode overlap")
+    chained = mode in ("i2v", "auto") or alignment == "pin"
+    if refresh < 0 or (refresh and not chained):
+        raise ConfigError("refresh is for modes i2v and auto and alignment pin, a number of GOPs")
     edges = [0, *sorted({c for c in cuts if 0 < c < frames}), frames]
+    if mode == "overlap":
+        return _overlapped(edges, gop, overlap, refresh, alignment)
     return _plan(edges, gop, mode, overlap, refresh)
+
+
+def _overlapped(
+    edges: list[int], gop: int, overlap: int, refresh: int, alignment: str
+) -> Iterator[Gop]:
+    for begin, end in zip(edges, edges[1:], strict=False):
+        at, number = begin, 0
+        while at < end:
+            fresh = number % refresh == 0 if refresh else number == 0
+            start = at if fresh else at - overlap
+            pinned, size = alignment == "pin" and not fresh, min(gop, end - start)
+            yield Gop(
+                start, size, "previous" if pinned else "none", context=overlap if pinned else 1,
+                fade=0 if fresh or pinned else overlap,
+            )  # fmt: skip
+            at, number = start + size, number + 1
 
 
 def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> Iterator[Gop]:
@@ -166,9 +208,11 @@ def variants(planned: Gop, before: Gop | None) -> tuple[Gop, ...]:
     return alone, planned, replace(planned, last=True, tail=False)
 
 
-def needed(gops: Sequence[Gop], start: int, end: int) -> tuple[set[int], set[int]]:
+def needed(
+    gops: Sequence[Gop], start: int, end: int, blended: bool = False
+) -> tuple[set[int], set[int]]:
     """Numbers of the GOPs to decode for frames start .. end - 1, and of those of which only the
-    last still is wanted."""
+    last still is wanted. `blended`: latents are, so that pictures depend on the GOP after."""
     ends = [g.end for g in gops]
     decode: set[int] = set()
     for i in range(bisect.bisect_right(ends, start), len(gops)):
@@ -178,6 +222,9 @@ def needed(gops: Sequence[Gop], start: int, end: int) -> tuple[set[int], set[int
         while gops[i].first == "previous" and i - 1 not in decode:
             i -= 1
             decode.add(i)
+    if blended:
+        decode |= {i - 1 for i in decode if gops[i].fade}
+        decode |= {i + 1 for i in decode if i + 1 < len(gops) and gops[i + 1].fade}
     stills = {i - 1 for i in decode if gops[i].first == "shared"}
     return decode, stills - decode
 

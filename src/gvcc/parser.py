@@ -15,6 +15,7 @@ from typing import BinaryIO
 from gvcc.bitstream import (
     ALLOCATIONS,
     AUDIO,
+    BLEND,
     CHECKS,
     CODERS,
     FADE,
@@ -24,10 +25,13 @@ from gvcc.bitstream import (
     LAST,
     MAGIC,
     MULTISTEP,
+    PART,
     PATHS,
+    PIN,
     RESIDUAL,
     RULES,
     SOUND,
+    TABLE,
     UNIT,
     VERSION,
     GopRecord,
@@ -101,7 +105,7 @@ def _fraction(c: _Cursor, what: str) -> Fraction:
 
 def _header(body: _Cursor) -> Header:
     flags = body.byte("flags")
-    if flags & ~(FULL_RANGE | AUDIO | MULTISTEP):
+    if flags & ~(FULL_RANGE | AUDIO | MULTISTEP | TABLE | BLEND | PIN):
         raise Unsupported(f"flags {flags:#x} are reserved")
     path, rule = body.name(PATHS, "path"), body.name(RULES, "step rule")
     coder, allocation = body.name(CODERS, "coder"), body.name(ALLOCATIONS, "allocation")
@@ -115,13 +119,19 @@ def _header(body: _Cursor) -> Header:
     gop, overlap, size, seed = (
         body.varint(w) for w in ("GOP length", "overlap", "codebook size", "seed")
     )
+    table = body.varint("schedule") if flags & TABLE else 0
+    if flags & TABLE and not table:
+        raise Corrupt("a schedule without a number")
+    if flags & BLEND and flags & PIN:
+        raise Corrupt("overlapping GOPs are both blended and pinned")
     body.done("the header")
     return Header(
         prior=prior, digest=digest, width=width, height=height, frames=frames, fps=fps,
         colour=colour, gop=gop, overlap=overlap, path=path, rule=rule, coder=coder,
         allocation=allocation, size=size, seed=seed, steps=steps, tail=tail,
         shift=shift / UNIT, g_scale=g_scale / UNIT, knob=knob / KNOB_UNIT,
-        multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO),
+        multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO), table=table,
+        alignment="blend" if flags & BLEND else "pin" if flags & PIN else "fade",
     )  # fmt: skip
 
 
@@ -131,7 +141,7 @@ class Coded:
 
     index: int
     gop: Gop
-    residual: bool
+    layout: int
     body: bytes
     whole: bool
 
@@ -141,22 +151,25 @@ class Coded:
             raise Corrupt(f"the checksum of GOP {self.index} does not match")
         c = _Cursor(self.body, Corrupt)
         stop = c.byte("stop")
+        part = c.byte("part of a step") if self.layout & PART else 0
         check = tuple(int.from_bytes(c.take(1, "check"), "little", signed=True)
                       for _ in range(CHECKS))  # fmt: skip
         atoms, tail_atoms = c.varint("atoms"), c.varint("tail atoms")
         stills = tuple(c.blob("a still") for _ in range(self.gop.stills))
-        residual = c.blob("the residual") if self.residual else b""
+        residual = c.blob("the residual") if self.layout & RESIDUAL else b""
         symbols = c.take(len(self.body) - c.at, "symbols")
-        if self.residual and not residual:
+        if self.layout & RESIDUAL and not residual:
             raise Corrupt("a residual is announced and empty")
-        if stop > header.steps - header.tail:
+        if self.layout & PART and not (part and header.table):
+            raise Corrupt("a part of a step is announced where there is none")
+        if stop + (part > 0) > header.steps - header.tail:
             raise Corrupt(f"{stop} coded steps, expected at most {header.steps - header.tail}")
         total = atoms + tail_atoms
         if total and (header.allocation == "matched" or total > 8 * len(self.body)):
             raise Corrupt(f"{total} atoms do not fit the record")
         if len(symbols) % 4:
             raise Corrupt("symbols are not whole 32-bit words")
-        return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols)
+        return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols, part)
 
 
 class Reader:
@@ -237,9 +250,9 @@ class Reader:
                 c, body, whole = self._record(index + h.audio, GOP)
             except Truncated as e:
                 raise self._cut(e, index) from None
-            gop, residual = _place(c, before, h)
+            gop, layout = _place(c, before, h)
             self.clip_frames = gop.end
-            yield Coded(index, gop, residual, body, whole)
+            yield Coded(index, gop, layout, body, whole)
             index, before = index + 1, gop
         if self._file.read(1):
             raise Corrupt("there are bytes after the last record")
@@ -249,20 +262,23 @@ class Reader:
         return Truncated(f"{error}: {whole} GOPs are whole, {frames}", whole)
 
 
-def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, bool]:
-    """Where a GOP stands in the clip, and whether it has a residual, from its record's head."""
+def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
+    """Where a GOP stands in the clip, and its layout, from its record's head."""
     layout, frames = c.byte("layout"), c.varint("frames of a GOP")
     c.done("a GOP's head")
-    if layout > 31:
+    if layout >= 2 * PART:
         raise Unsupported(f"layout {layout:#x} is not known to this version")
     first, fade = FIRSTS[layout & 3], h.overlap if layout & FADE else 0
     if layout & FADE and not h.overlap:
         raise Corrupt("a cross-fade in a stream without overlap")
     end = 0 if before is None else before.end
-    gop = Gop(0, frames, first, bool(layout & LAST), fade)
-    gop = Gop(end - gop.skip - fade, frames, first, gop.last, fade)
+    if h.alignment == "blend" and first != "none":
+        raise Corrupt("a GOP with a condition in a stream whose GOPs are blended")
+    context = h.overlap if h.alignment == "pin" and first == "previous" else 1
+    gop = Gop(0, frames, first, bool(layout & LAST), fade, context)
+    gop = Gop(end - gop.skip - fade, frames, first, gop.last, fade, context)
     gop.check(before, h.frames, h.gop, h.overlap)
-    return gop, bool(layout & RESIDUAL)
+    return gop, layout
 
 
 def _audio(payload: bytes) -> Audio:

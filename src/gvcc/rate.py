@@ -10,57 +10,82 @@ from fractions import Fraction
 from typing import Any
 
 from gvcc import bitstream, flow, priors
-from gvcc.allocation import SIDE_BITS, TAIL, Matched, Profile, solve_shift, uniform_atoms
+from gvcc.allocation import (
+    SIDE_BITS,
+    TAIL,
+    Budget,
+    Matched,
+    Profile,
+    Proportional,
+    solve_shift,
+    times,
+    uniform_atoms,
+)
 from gvcc.bitstream import Header
 from gvcc.codebook import MOST_OF_SUBSET
 from gvcc.errors import ConfigError, TargetUnreachable, unknown
 from gvcc.gop import MODES, Gop, variants
+from gvcc.quality import goal
 from gvcc.records import Audio
 
 DEFAULT_BPP = 0.05
 STILL_SHARE = 0.25  # of the bytes of a GOP, for each still in it
 STILL_BPP = 0.3  # of a still, where no target is set
 RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
+OVERLAP = 5  # frames, in mode overlap
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
         coder="hadamard", rule="posterior", allocation="matched", steps=20, tail=4, shift=None,
         g_scale=0.0, multistep=True, seed=1, atoms=None, tail_atoms=None, size=0, knob=None,
-        metric=True,
+        metric=True, mode="t2v", overlap=0, alignment="fade", table=False,
     ),
     "paper": dict(
         coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
         g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384,
-        knob=1.0, metric=False,
+        knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade", table=False,
+    ),
+    "free-gvc": dict(
+        coder="rcc", rule="posterior", allocation="matched", steps=None, tail=6, shift=1.0,
+        g_scale=0.0, multistep=True, seed=1, atoms=None, tail_atoms=None, size=2**14, knob=None,
+        metric=True, mode="overlap", overlap=OVERLAP, alignment="pin", table=True,
     ),
 }  # fmt: skip
+CODERS = ("codebook", "rcc")
 
 
 @dataclass(frozen=True)
 class EncodeConfig:
     """What an encoder is asked to do; never written to the file.
 
-    At most one of `bpp` (bits per pixel), `kbps` (at the clip's true frame rate) and `size` (bytes)
-    is the target; all count the whole file. Without one, `paper` uses its M and `default`
-    aims at 0.05 bits per pixel. `atoms` is M, the same for every frame-step (uniform allocation);
-    `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M there too, but
-    in preset `paper` as it is). `codebook` is K of the gaussian codebook. None means: as the preset
-    or the prior has it. `mode`, `overlap` and `refresh` are those of gop.plan; `cuts` starts a GOP
-    at each scene cut (not in t2v), `residual` codes a residual where a chain goes on.
+    At most one of `bpp` (bits per pixel), `kbps` (at the clip's true frame rate), `size` (bytes),
+    `quality` ("vmaf:60", see quality.METRICS; each GOP stops where it has it) and `stop` (the coded
+    steps of every GOP) is the target; the first three count the whole file. Without one, `paper`
+    uses its M and the others aim at 0.05 bits per pixel. `coder` is "codebook" (the preset's; the
+    Hadamard codebook in `free-gvc`) or "rcc". `atoms` is M, the same for every frame-step (uniform
+    allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
+    there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
+    most candidates of a chunk of `rcc`. None means: as the preset or the prior has it. `mode`,
+    `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a GOP at each scene
+    cut (not in t2v), `residual` codes a residual where a chain goes on.
     """
 
     preset: str = "default"
     prior: str = priors.DEFAULT
-    mode: str = "t2v"
+    mode: str | None = None
     bpp: float | None = None
     kbps: float | None = None
     size: int | None = None
+    quality: str | None = None
+    stop: int | None = None
+    coder: str | None = None
     atoms: int | None = None
     tail_atoms: int | None = None
     codebook: int | None = None
     seed: int | None = None
     steps: int | None = None
     gop: int | None = None
-    overlap: int = 0
+    overlap: int | None = None
+    alignment: str | None = None
     refresh: int = 0
     cuts: bool = True
     residual: bool = True
@@ -70,9 +95,11 @@ class EncodeConfig:
 
     def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
         """The file size asked for in bytes, None without a target; ConfigError if ill-posed."""
-        asked = {n: v for n in ("bpp", "kbps", "size") if (v := getattr(self, n)) is not None}
+        names = ("bpp", "kbps", "size", "quality", "stop")
+        asked = {n: v for n in names if (v := getattr(self, n)) is not None}
         if len(asked) > 1:
             raise ConfigError(f"give one target, not {' and '.join(asked)}")
+        asked.pop("quality", None)
         for name, value in asked.items():
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}, expected a number above 0")
@@ -86,17 +113,19 @@ class EncodeConfig:
         """The preset with this configuration's own settings put in; ConfigError if out of range."""
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
-        if self.mode not in MODES:
-            raise unknown("mode", self.mode, MODES)
         p = dict(PRESETS[self.preset])
-        if self.codebook is not None:
-            if p["coder"] != "gaussian":
-                raise ConfigError("K belongs to the gaussian codebook: use it with preset 'paper'")
-            p["size"] = self.codebook
+        if self.mode is not None:
+            if self.mode not in MODES:
+                raise unknown("mode", self.mode, MODES)
+            overlaps = self.mode == "overlap"
+            p |= dict(mode=self.mode, overlap=OVERLAP if overlaps else 0,
+                      alignment="pin" if overlaps else "fade")  # fmt: skip
+        p |= {n: v for n in ("overlap", "alignment") if (v := getattr(self, n)) is not None}
+        self._choose_coder(p)
         if self.atoms is not None:
             p["atoms"], p["allocation"], p["tail_atoms"] = self.atoms, "uniform", None
         if self.tail_atoms is not None:
-            if p["allocation"] != "uniform" or self.mode not in ("i2v", "auto"):
+            if p["allocation"] != "uniform" or p["mode"] not in ("i2v", "auto"):
                 raise ConfigError("M_tail goes with M, in modes i2v and auto")
             p["tail_atoms"] = self.tail_atoms
         if self.atoms is not None and (self.bpp or self.kbps or self.size):
@@ -107,16 +136,48 @@ class EncodeConfig:
             p["tail_atoms"] = min(p["tail_atoms"], most)
         p |= {n: v for n in ("seed", "steps") if (v := getattr(self, n)) is not None}
         for name, value, low, high in (
-            ("K", p["size"], 1 if gaussian else 0, 2**16),
+            ("K", p["size"], {"gaussian": 1, "rcc": 16}.get(p["coder"], 0), 2**16),
             ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
             ("M_tail", 1 if p["tail_atoms"] is None else p["tail_atoms"], 1, most),
-            ("steps", p["steps"], p["tail"] + 1, 255),
+            ("steps", p["steps"] or 255, p["tail"] + 1, 255),
             ("seed", p["seed"], 0, 2**31 - 1 if gaussian else 2**64 - 1),
             ("knob", self.knob if self.knob is not None else 1, 1, 2),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}, expected {low} to {high}")
         return p
+
+    def _choose_coder(self, p: dict[str, Any]) -> None:
+        """Set coder and schedule in the parameters `p`; ConfigError for what does not go together.
+
+        A GOP that is to stop where a quality is reached, or that is coded by `rcc`, follows a
+        schedule whose steps do not depend on the target.
+        """
+        if self.coder is not None and self.coder not in CODERS:
+            raise unknown("coder", self.coder, CODERS)
+        other = PRESETS["free-gvc" if self.coder == "rcc" else "default"]
+        if self.coder is not None and (self.coder == "rcc") != (p["coder"] == "rcc"):
+            if self.preset == "paper":
+                raise ConfigError("preset paper is GVCC as published: it has no coder rcc")
+            p |= {n: other[n] for n in ("coder", "size")}
+        if self.codebook is not None:
+            if p["coder"] == "hadamard":
+                raise ConfigError("K is for preset 'paper' and for coder rcc")
+            if p["coder"] == "rcc" and self.codebook & (self.codebook - 1):
+                raise ConfigError(f"K is {self.codebook}, expected a power of two for coder rcc")
+            p["size"] = self.codebook
+        if self.quality is not None:
+            goal(self.quality)
+        if self.quality is not None or self.stop is not None or p["coder"] == "rcc":
+            p["table"] = True
+        if not p["table"]:
+            return
+        if self.preset == "paper":
+            raise ConfigError("preset paper is GVCC as published: its target is M or a size")
+        for name in ("atoms", "steps"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"{name} does not go with coder rcc, quality, stop or free-gvc")
+        p |= {n: PRESETS["free-gvc"][n] for n in ("steps", "tail", "shift")}
 
 
 @dataclass(frozen=True)
@@ -129,12 +190,14 @@ class Grant:
 
 @dataclass(frozen=True)
 class Allotment:
-    """What a GOP's symbols may be: coded steps, and atoms (uniform) or a matched budget."""
+    """What a GOP's symbols may be: coded steps, and atoms (uniform) or a budget of them; with a
+    schedule at most `bits` (None: no limit)."""
 
     stop: int
     atoms: int = 0
     tail_atoms: int = 0
-    matched: Matched | None = None
+    budget: Budget | None = None
+    bits: int | None = None
 
 
 class Pacer:
@@ -157,14 +220,15 @@ class Pacer:
         self.residual = RESIDUAL_SHARE if config.residual else 0.0
         head = bitstream.write_header(header)
         sound = 0 if audio is None else len(bitstream.write_audio(audio, head))
-        candidates = [variants(g, None) if config.mode == "auto" else (g,) for g in gops]
+        candidates = [variants(g, None) if p["mode"] == "auto" else (g,) for g in gops]
         self.empty = [
             max(bitstream.gop_size(bitstream.empty_gop(v)) for v in c) for c in candidates
         ]
         smallest = len(head) + sound + sum(self.empty)
         pixels = header.frames * header.height * header.width
         target = config.target(header.frames, header.height, header.width, header.fps)
-        if target is None and header.allocation == "matched":
+        free_running = config.quality is not None or config.stop is not None
+        if target is None and header.allocation == "matched" and not free_running:
             target = max(int(DEFAULT_BPP * pixels / 8), smallest + 64 * len(gops))
         if target is not None and target < smallest:
             of_them = f", {sound} of them audio" if sound else ""
@@ -181,7 +245,8 @@ class Pacer:
         self.predicted: list[list[float]] = [[float(f)] for f in self.free]
 
     def solve(self, header: Header, profiles: Sequence[Profile]) -> Header:
-        """The header with its final shift, given the profile of each GOP."""
+        """The header with its final shift, given the profile of each GOP. With a schedule that does
+        not change; its common stop tells what each GOP should get."""
         if self.left is None:
             return header
         path = flow.PATHS[header.path]
@@ -191,9 +256,19 @@ class Pacer:
         room -= int(room * self.residual * sum(g.tail for g in self.gops) / len(self.gops))
         side = sum(self.stop * f * SIDE_BITS for f in self.free)
         symbols = len(self.gops) * symbol_bits(room // len(self.gops)) - side
+        if header.table:
+            low, high = 0, 256 * self.stop  # a step's 256ths
+            while high - low > 1:
+                mid = (low + high) // 2
+                at = times(header, *divmod(mid, 256))[: -header.tail]
+                asked = sum(sum(p.bits(path, at)) for p in profiles)
+                low, high = (low, mid) if asked > symbols else (mid, high)
+            at = times(header, *divmod(high, 256))[: -header.tail]
+            self.predicted = [p.bits(path, at) for p in profiles]
+            return header
         shift = solve_shift(profiles, path, header.steps, header.tail, max(1.0, symbols))
-        times = flow.schedule(header.steps, shift)[: self.stop + 1]
-        self.predicted = [p.bits(path, times) for p in profiles]
+        at = flow.schedule(header.steps, shift)[: self.stop + 1]
+        self.predicted = [p.bits(path, at) for p in profiles]
         return dataclasses.replace(header, shift=shift)
 
     def grant(self, i: int, gop: Gop) -> Grant:
@@ -215,6 +290,11 @@ class Pacer:
         tail = self.header.allocation == "uniform" and gop.mode == "i2v"
         if frames == 0:
             return Allotment(0)
+        if self.header.table:
+            if room is not None:  # 1: the part of a step
+                room = symbol_bits(room - (int(room * self.residual) if gop.tail else 0) - 1)
+            budget = None if self.header.coder == "rcc" else Proportional(self.cost(1))
+            return Allotment(self.stop, budget=budget, bits=room)
         if room is None:
             apart = min(TAIL, frames) if tail and self.tail_atoms else 0
             front = self.atoms * self.stop * (frames - apart)
@@ -227,7 +307,7 @@ class Pacer:
             most = min(self.header.size // 2 + 1, MOST_OF_SUBSET) if self.header.size else 2**16
             atoms = uniform_atoms(bits, self.stop, frames, self.cost, most, tail)
             return Allotment(self.stop, *atoms)
-        return Allotment(self.stop, 0, 0, Matched(self.predicted[i], bits, self.cost(1)))
+        return Allotment(self.stop, budget=Matched(self.predicted[i], bits, self.cost(1)))
 
     def residual_room(self, gop: Gop, record: int | None, size: int, symbols: int) -> int:
         """Bytes for the residual of a GOP whose record of `record` bytes has `size` without it."""
@@ -249,7 +329,7 @@ _FIRST = 4  # a GOP's first count needs a few more
 
 def free_frames(gop: Gop, stride: int) -> int:
     """Latent frames of a GOP that no condition fixes."""
-    return gop.latent_frames(stride) - (gop.first != "none") - gop.last
+    return gop.latent_frames(stride) - gop.known_frames(stride)
 
 
 def symbol_bits(room: int) -> int:

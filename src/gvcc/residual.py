@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gvcc import entropy
 from gvcc.entropy import PRECISION, Ints, Reader, Writer
 from gvcc.errors import Corrupt
 
@@ -258,11 +259,7 @@ class _Tables:
 
     def frequencies(self) -> Ints:
         """The tables as frequencies that add up to 2^24, none of them 0."""
-        counts = self._counts
-        spare = (1 << PRECISION) - _SYMBOLS
-        out: Ints = 1 + counts * spare // counts.sum(1, keepdims=True)
-        out[:, 0] += (1 << PRECISION) - out.sum(1)
-        return out
+        return entropy.frequencies(self._counts)
 
     def update(self, level: Ints, symbols: Ints) -> None:
         """Learn the symbols that were coded with the tables `level`."""

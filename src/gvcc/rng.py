@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     SIGNS = 1  # sign diagonals of the Hadamard sections
     FILL = 2  # the noise of a frame-step that has no atoms
     CHECK = 3  # projections of the drift check
+    PERMUTATION = 4  # which values of a step share a chunk of reverse channel coding
+    CHUNKS = 5  # signs of those values
+    CODEBOOK = 6  # rows of its codebook
 
 
 class Key(NamedTuple):
@@ -112,6 +115,27 @@ def normals(key: Key, count: int) -> NDArray[np.float32]:
     w = words(key, 0, (count + 1) // 2).astype("<u4").view("<u2")
     out: NDArray[np.float32] = normal_table()[w[:count]]
     return out
+
+
+def normal_rows(key: Key, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
+    """Rows of a matrix of standard normals of any height, float32 [len(rows), width].
+
+    Row j has the `normals` of the stream from number 8 j ceil(width / 8) on, so that each row
+    starts at a counter of its own and is made without those before it.
+    """
+    blocks = -(-width // 8)
+    i = (rows[:, None] * blocks + np.arange(blocks)).ravel()
+    out = np.empty((len(i), 4), dtype="<u4")
+    zero = np.zeros_like(i)
+    for j, word in enumerate(philox(i & _MASK, i >> 32, zero, zero, key)):
+        out[:, j] = word
+    table: NDArray[np.float32] = normal_table()[out.view("<u2")]
+    return table.reshape(len(rows), 8 * blocks)[:, :width]
+
+
+def permutation(key: Key, count: int) -> NDArray[np.int64]:
+    """The numbers below `count` in the order of the stream's words, equal ones in their own."""
+    return np.argsort(words(key, 0, count), kind="stable")
 
 
 def self_test(like: Any = None) -> None:

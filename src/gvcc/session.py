@@ -11,11 +11,10 @@ from torch import Tensor
 
 from gvcc import residual, stills
 from gvcc.bitstream import GopRecord, Header
-from gvcc.codebook import Coder
 from gvcc.errors import Corrupt, MediaError
 from gvcc.gop import Gop, Pictures
 from gvcc.priors import Condition, Prior
-from gvcc.trajectory import Shape, make_coder
+from gvcc.trajectory import Coder, Shape, make_coder
 
 
 @dataclass(frozen=True)
@@ -76,34 +75,36 @@ class Window:
 class Session:
     """A stream under way: its header, its prior, and the pictures that the next GOP may refer to.
 
-    `picture` is the last decoded picture [H,W,3], None if it is lost; `still` the last still at
-    the end of a GOP, None if it is empty.
+    `recent` are the last decoded pictures [n,H,W,3], as many as a GOP may start from, None if they
+    are lost; `still` the last still at the end of a GOP, None if it is empty.
     """
 
     def __init__(self, header: Header, prior: Prior, device: str) -> None:
         self.header, self.prior, self.device = header, prior, device
-        self.picture: Pictures | None = None
+        self.recent: Pictures | None = None
         self.still: Pictures | None = None
         self._still_lost = False
+        self._context = header.overlap if header.alignment == "pin" else 1
+        self._waiting: tuple[GopRecord, Tensor] | None = None  # to be blended with the next GOP
 
     @property
     def state(self) -> tuple[Pictures | None, Pictures | None, bool]:
         """What the next GOP may refer to; may be set to go back."""
-        return self.picture, self.still, self._still_lost
+        return self.recent, self.still, self._still_lost
 
     @state.setter
     def state(self, state: tuple[Pictures | None, Pictures | None, bool]) -> None:
-        self.picture, self.still, self._still_lost = state
+        self.recent, self.still, self._still_lost = state
 
     def lose(self, record: bool) -> None:
         """The GOP now due is not decoded: what refers to its last picture is lost, and, if its
         record cannot be read at all, what refers to its last still."""
-        self.picture = None
+        self.recent = None
         self._still_lost |= record
 
     def keep_still(self, coded: bytes) -> None:
         """Decode no more of a GOP than the still at its end."""
-        self.picture, self._still_lost = None, False
+        self.recent, self._still_lost = None, False
         self.still = stills.decode(coded, *self._size) if coded else None
 
     @property
@@ -122,27 +123,35 @@ class Session:
         return make_coder(self.header, c * h * w, self.device)
 
     def references(self, gop: Gop, coded: Sequence[bytes]) -> list[Pictures | None]:
-        """First and last picture that condition a GOP, given the stills in its record.
+        """First pictures [n,H,W,3] and last one [H,W,3] that condition a GOP, given the stills in
+        its record.
 
         None: there is none, or its still is empty. Raises Corrupt for a still that is none, or if
         the GOP needs a picture that is lost.
         """
-        missing = gop.first == "previous" and self.picture is None
+        missing = gop.first == "previous" and self.recent is None
         missing |= gop.first == "shared" and self._still_lost
-        before = {"previous": self.picture, "shared": self.still}.get(gop.first)
+        shared = None if self.still is None else self.still[None]
+        before = {"previous": self.recent, "shared": shared}.get(gop.first)
         self._still_lost = True  # until this GOP's own is there
         own = [stills.decode(data, *self._size) if data else None for data in coded]
         if gop.last:  # readable even where the pictures before it are not
             self.still, self._still_lost = own[-1], False
         if missing:
             raise Corrupt("it depends on the GOP before, which is lost")
-        return [own[0] if gop.first == "still" else before, own[-1] if gop.last else None]
+        if gop.first == "still" and (still := own[0]) is not None:
+            before = still[None]
+        return [before, own[-1] if gop.last else None]
 
     def condition(self, gop: Gop, pictures: Sequence[Pictures | None]) -> Condition:
-        """The prior's condition on a GOP's first and last picture."""
+        """The prior's condition on a GOP's first pictures and its last one."""
         stride = self.prior.spec.stride
-        first, last = (None if p is None else pad(p[None], 1, stride)[0] for p in pictures)
-        return self.prior.condition(first, last, self.shape(gop)[1])
+        first, last = pictures
+        return self.prior.condition(
+            None if first is None else pad(first, len(first), stride),
+            None if last is None else pad(last[None], 1, stride)[0],
+            self.shape(gop)[1],
+        )
 
     def corrected(self, latent: Tensor, coded: bytes) -> Tensor:
         """The latent with a coded residual added to its last frame."""
@@ -160,10 +169,51 @@ class Session:
         frame of the still alone, and the (rounded) mean is shown: half of the step from one GOP to
         the next is taken before the boundary (bench/modes.py).
         """
+        out = self.render(record, latent)
+        self.recent = out[-self._context :]
+        return out
+
+    def render(self, record: GopRecord, latent: Tensor) -> Pictures:
+        """As `show`, but what the next GOP may refer to stays as it is."""
         pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
         out: Pictures = pixels[: record.gop.frames].cpu().numpy()
         if record.gop.last and record.stills[-1]:
             still = pixels[-1].cpu().numpy().astype(np.uint16)
             out[-1] = (out[-1] + still + 1) >> 1
-        self.picture = out[-1]
         return out
+
+    def join(self, record: GopRecord, latent: Tensor) -> Iterator[tuple[Gop, Pictures]]:
+        """Take the next GOP's latent; yields each GOP whose pictures no later one will change."""
+        if self.header.alignment != "blend":
+            yield record.gop, self.show(record, latent)
+            return
+        if self._waiting is not None and record.gop.fade:
+            before, own = self._waiting
+            own, latent = blend(own, latent, (record.gop.fade - 1) // self.prior.spec.stride[0])
+            self._waiting = before, own
+        yield from self.flush()
+        self._waiting = record, latent
+
+    def flush(self) -> Iterator[tuple[Gop, Pictures]]:
+        """The GOP that waits to be blended with another one, if there is one, as it is."""
+        if self._waiting is not None:
+            record, latent = self._waiting
+            self._waiting = None
+            yield record.gop, self.show(record, latent)
+
+
+def blend(before: Tensor, after: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Two latents [C,F,h,w] of which the last `count` frames of one and frames 1 .. `count` of the
+    other stand for the same pictures: both get their mean, weight (j+1)/(count+1) for frame j of
+    the other. (Frame 0 stands for one picture alone: nothing in the GOP before is like it.)
+
+    As Free-GVC's Inter-GOP Alignment; the weights are ours (published.md A.3).
+    """
+    before, after = before.clone(), after.clone()
+    w = torch.arange(1, count + 1, device=after.device).reshape(1, -1, 1, 1) / (count + 1)
+    old, new = before[:, before.shape[1] - count :], after[:, 1 : 1 + count]
+    # Written so that equal latents stay as they are.
+    mixed = old + w * (new - old)
+    before[:, before.shape[1] - count :] = mixed
+    after[:, 1 : 1 + count] = mixed
+    return before, after

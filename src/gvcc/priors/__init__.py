@@ -30,7 +30,7 @@ class Spec:
     header. `stride` is (time, height, width): pixels per latent; L frames, L = 1 mod time stride,
     give (L-1)/stride + 1 latent frames. `gop` is the default GOP length in frames. `path` names a
     Gaussian path of flow.py. `knob` is the default k of the decoder. `metric` is the steering
-    metric; None is the identity.
+    metric; None is the identity. `table` is the number of its own schedule in schedules.TABLES.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Spec:
     path: str
     knob: float
     metric: Metric | None = None
+    table: int = 1
 
 
 Denoise = Callable[["torch.Tensor", float], "torch.Tensor"]
@@ -85,8 +86,9 @@ class Prior(Protocol):
     def condition(
         self, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
     ) -> Condition:
-        """For a GOP of `frames` latent frames whose first and last picture, uint8 [H,W,3] of legal
-        size, are known (None: not). `last` fills the last latent frame all by itself."""
+        """For a GOP of `frames` latent frames whose first pictures, uint8 [n,H,W,3] of legal size,
+        and whose last one [H,W,3] are known (None: not). `last` fills the last latent frame all by
+        itself; n is 1 modulo the time stride."""
         ...
 
 
@@ -98,7 +100,7 @@ def known_latents(
     if last is not None:
         known[frames - 1] = prior.encode(last.expand(1 + prior.spec.stride[0], *last.shape))[:, 1]
     if first is not None:
-        known[0] = prior.encode(first[None])[:, 0]
+        known |= dict(enumerate(prior.encode(first).unbind(1)))
     return known
 
 
