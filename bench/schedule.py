@@ -6,7 +6,8 @@ measured on training clips (never those of evaluation): the denoiser's error at 
 growth of the SNR. A path of N steps from pure noise to the deepest level is then found by dynamic
 programming (as DiffC's, arXiv 2412.12108). Since a GOP may stop anywhere, the cost of a step is not
 its information but its loss, relative to all information up to there: (KL(i -> j) - I(i, j)) /
-I(0, j), with I the integral that infinitely many steps would need.
+(I(0, j) + FLOOR), with I the integral that infinitely many steps would need; FLOOR, because nobody
+stops at rates far below it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image
 
 from gvcc import flow, media, priors
 
+FLOOR = 0.002  # bits per pixel
 STEPS, DEEPEST = 24, 0.25  # coded steps; bits per pixel of information at the last of them
 GRID = [2.0 ** (k / 4) for k in range(-28, 25)]  # sqrt(SNR) at which the denoiser is measured
 NODES = 4  # for each interval of the grid
@@ -59,8 +61,7 @@ def solve(error: np.ndarray) -> dict:
     ideal = np.concatenate([[0], np.cumsum(np.diff(snr) * (e[:-1] + e[1:]) / 2 * unit)])
     last = int(np.searchsorted(ideal, DEEPEST))
     kl = (snr[None, :] - snr[:, None]) * e[:, None] * unit  # from row to column
-    with np.errstate(divide="ignore", invalid="ignore"):
-        loss = (kl - (ideal[None, :] - ideal[:, None])) / ideal[None, :]
+    loss = (kl - (ideal[None, :] - ideal[:, None])) / (ideal[None, :] + FLOOR)
     best = np.full((STEPS + 1, last + 1), np.inf)
     came = np.zeros((STEPS + 1, last + 1), dtype=int)
     best[0, 0] = 0

@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade", table=False,
     ),
     "free-gvc": dict(
-        coder="rcc", rule="posterior", allocation="matched", steps=None, tail=6, shift=1.0,
+        coder="rcc", rule="posterior", allocation="matched", steps=None, tail=4, shift=1.0,
         g_scale=0.0, multistep=True, seed=1, atoms=None, tail_atoms=None, size=2**14, knob=None,
         metric=True, mode="overlap", overlap=OVERLAP, alignment="pin", table=True,
     ),

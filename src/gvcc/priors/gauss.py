@@ -65,7 +65,7 @@ class GaussPrior:
             raise ConfigError("gauss weights: the power spectrum is out of range")
         log_power = power + 2 * gain.double()[:, None, None, None].log()
         self.model = StationaryGaussian(log_power, device)
-        self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric)
+        self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric, 2)
         self.device = device
         self._group = tensors["group"].float().to(device)
         self._first = tensors["first"].float().to(device)
