@@ -3,6 +3,9 @@ default, against the Shannon bound -> docs/results/gaussian_rd.json and .png.
 
 Source: D = 16384 independent coefficients, variance proportional to 1/i, mean 1 (the sorted
 spectrum of a picture with power 1/f^2); 20 network calls; bits are those of a whole GOP record.
+The coders of a trajectory (curves `exact`, `rcc`, `hadamard`): the same 16 posterior steps from
+noise to each of several times, then four of ODE; `exact` draws z ~ N(mu, I) itself and counts
+|mu|^2 / (2 ln 2), the others count every bit of their symbols.
 The bound at full power: the least bits of any code whose output has the source's own variance in
 every coefficient, minimum over q_i = 2^(-2 R_i) of sum R_i with sum 2 S_i (1 - sqrt(1 - q_i)) = D.
 """
@@ -66,14 +69,57 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     empty = len(bitstream.write_gop(record, 0, bitstream.write_header(header)))
     room = pacer.grant(0, gop).record
     allotment = pacer.allot(0, gop, None if room is None else room - empty, 1)
-    noise = trajectory.Choose(coder, header, 0, x0, metric, allotment, free)
+    stop = allotment.stop
+    scheme = trajectory.make_scheme(coder, header, 0, shape, free, stop, allotment.atoms)
+    noise = trajectory.Choose(scheme, trajectory.Aim(x0, metric, allotment.budget), stop)
+    at = allocation.times(header, stop)
     x = trajectory.run(
-        Condition(prior.denoise, {}), header, 0, shape, coder, noise, lambda i, x: None
+        Condition(prior.denoise, {}), header, 0, shape, coder, at, noise, lambda i, x: None
     )
     record = dataclasses.replace(record, stop=allotment.stop, atoms=allotment.atoms,
                                  symbols=noise.writer.finish())  # fmt: skip
     size = 8 * len(bitstream.write_gop(record, 0, bitstream.write_header(header)))
     return size, float(((x - x0) ** 2).mean()), float((x**2).mean() / (x0**2).mean())
+
+
+class Exact:
+    """The channel itself: z ~ N(mu, I), at its information."""
+
+    def __init__(self, x0: Tensor, seed: int) -> None:
+        self.x0, self.bits = x0, 0.0
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
+        path = flow.PATHS["rf"]
+        mu = math.sqrt(flow.snr(path, s) - flow.snr(path, t)) * (self.x0 - x0hat)
+        self.bits += float((mu**2).sum()) / (2 * math.log(2))
+        return mu + torch.randn(mu.shape, generator=self.generator)
+
+
+def steered(prior: Diagonal, x0: Tensor, name: str, seed: int, end: float):
+    """16 steps from t = 1 to `end` and 4 of ODE: (bits, MSE, output power over source power)."""
+    header = Header(
+        prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
+        colour=Colour(), gop=1, overlap=0, path="rf", rule="posterior",
+        coder="rcc" if name == "rcc" else "hadamard", allocation="matched",
+        size=2**14 if name == "rcc" else 0, seed=seed, steps=20, tail=4, shift=1.0, g_scale=0.0,
+        knob=1.0, multistep=True, audio=False,
+    )  # fmt: skip
+    coder, stop, shape = trajectory.make_coder(header, DIM, "cpu"), 16, (DIM, 1, 1, 1)
+    at = [1 - (1 - end) * i / stop for i in range(stop + 1)] + [end * i / 4 for i in (3, 2, 1, 0)]
+    exact = Exact(x0, seed)
+    scheme = trajectory.make_scheme(coder, header, 0, shape, [0], stop)
+    budget = None if name == "rcc" else allocation.Proportional(trajectory.atom_bits(coder)(1))
+    coded = trajectory.Choose(scheme, trajectory.Aim(x0, None, budget), stop)
+    noise = exact if name == "exact" else coded
+
+    def coded_steps(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
+        return noise(step, t, s, x0hat) if step < stop else None
+
+    condition = Condition(prior.denoise, {})
+    x = trajectory.walk(condition, header, coder.initial(shape, 0), at, coded_steps)
+    bits = exact.bits if name == "exact" else 8 * len(coded.writer.finish())
+    return bits, float(((x - x0) ** 2).mean()), float((x**2).mean() / (x0**2).mean())
 
 
 def shannon(s: Tensor, mse: float) -> float:
@@ -132,9 +178,26 @@ for m in () if args.keep_paper else (10, 20, 28, 64):
     row = dict(zip(("bits", "mse", "power"), map(float, got), strict=True))
     curves["paper"].append(row | {"M": m, "bits_as_published": 17 * m * 15})
     print("paper", curves["paper"][-1], flush=True)
+for name in ("exact", "rcc", "hadamard"):
+    curves[name] = []
+    for end in (0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4):
+        got = np.mean([steered(prior, x0, name, 1 + k, end) for k, x0 in enumerate(sources)], 0)
+        curves[name].append(dict(zip(("bits", "mse", "power"), map(float, got), strict=True)))
+        print(name, end, curves[name][-1], flush=True)
+
+
+def against_exact(name: str) -> list[dict[str, float]]:
+    """At each point of a curve: its bits over those of the exact channel at that MSE."""
+    exact = sorted(curves["exact"], key=lambda r: r["mse"])
+    x, y = [r["mse"] for r in exact], [math.log(r["bits"]) for r in exact]
+    return [{"mse": r["mse"], "ratio": r["bits"] / math.exp(np.interp(r["mse"], x, y)),
+             "power": r["power"]} for r in curves[name] if x[0] <= r["mse"] <= x[-1]]  # fmt: skip
+
+
 ours, paper = (at_mse(curves[c], "bits") for c in ("default", "paper"))
 published = at_mse(curves["paper"], "bits_as_published")
 result = {
+    "coders_over_exact": {name: against_exact(name) for name in ("rcc", "hadamard")},
     "D": DIM, "spectrum": "1/i", "calls": 20, "mse": MSE, "curves": curves,
     "at_mse": {
         "default_bits": ours, "paper_bits": paper, "paper_bits_as_published": published,

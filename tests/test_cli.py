@@ -265,7 +265,7 @@ _FLAGS = {
         "--size", "-M --atoms", "-K --codebook", "--seed", "--steps", "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
-        "--tail-atoms", "--resume",
+        "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",

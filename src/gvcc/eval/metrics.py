@@ -222,15 +222,13 @@ def temporal(ref: Clip, out: Clip) -> Temporal | None:
 def tof(ref: Clip, out: Clip) -> float | None:
     """tOF: how far the motion of the decoded clip is from that of the original, in pixels.
 
-    Mean of |flow(ref[t], ref[t+1]) - flow(out[t], out[t+1])| over all consecutive pairs, pixels and
-    the two components of the flow: Farneback's, by OpenCV, of the 8-bit grey pictures (BT.601
-    weights). 0 means the same motion; still frames in place of a motion by n pixels along one axis
-    give n/2. Where there is no texture there is no flow, and so no error.
+    Mean length of flow(ref[t], ref[t+1]) - flow(out[t], out[t+1]) over all consecutive pairs and
+    pixels, the flow being Farneback's, by OpenCV, of the 8-bit grey pictures (BT.601 weights). 0
+    means the same motion; still frames in place of a motion by n pixels give n. Where there is no
+    texture there is no flow, and so no error.
 
-    The flow, its parameters and the grey are those of TecoGAN's tOF (arXiv 1811.09393), but its
-    script takes the length of each pixel's difference in place of the mean of both components, and
-    leaves out the border and two frames at each end: over the same pixels its number is 1.41 to 2
-    times this one. Threads do not change the result.
+    The flow, its parameters and the grey are those of TecoGAN's tOF (arXiv 1811.09393), whose
+    script also leaves out the border and two frames at each end. Threads do not change the result.
 
     None for a single frame, and where a side is below 15 pixels, for which the flow is not to be
     trusted.
@@ -250,8 +248,9 @@ def tof(ref: Clip, out: Clip) -> float | None:
 
     total = 0.0
     for flow_ref, flow_out in zip(flows(ref), flows(out), strict=True):
-        total += float(np.abs(flow_out - flow_ref).sum(dtype=np.float64))
-    return total / ((frames - 1) * height * width * 2)
+        off = (flow_out - flow_ref).astype(np.float64)
+        total += float(np.hypot(off[..., 0], off[..., 1]).sum())
+    return total / ((frames - 1) * height * width)
 
 
 def compare(ref: Clip, out: Clip, fps: float | Fraction) -> dict[str, Any]:
