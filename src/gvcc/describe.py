@@ -24,7 +24,8 @@ def as_dict(stream: Stream) -> dict[str, Any]:
         shown = g.frames - g.skip
         gops.append({
             "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
-            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "atoms": r.atoms,
+            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.part,
+            "atoms": r.atoms,
             "tail_atoms": r.tail_atoms, "bytes": size, "stills": sum(map(len, r.stills)),
             "residual": len(r.residual), "symbols": len(r.symbols),
             "bits_per_pixel": 8 * size / (shown * h.width * h.height), "check": list(r.check),
@@ -68,7 +69,7 @@ def show(stream: Stream, console: Console) -> None:
     for i, g in enumerate(d["gops"]):
         table.add_row(
             str(i), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
-            str(g["coded_steps"]), str(g["bytes"]), str(g["stills"]), str(g["residual"]),
+            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]), str(g["residual"]),
             f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip
     console.print(table)

@@ -234,6 +234,7 @@ class _Encoder:
             stop, quality = self._stop(g, frames, record, coded, allotment)
             record = replace(record, stop=stop.step, part=stop.part, symbols=coded.symbols(stop))
             x = coded.latent(stop)
+            observe(header.steps - 1, len(record.symbols))  # whatever it took, this GOP is done
         else:
             record, x = self._whole(i, record, condition, aim, allotment, free, observe)
         left = self.pacer.residual_room(
