@@ -2,8 +2,8 @@
 
 `gvcc encode --mode ... --bpp 0.05 --verify` (and --preset free-gvc --quality vmaf:60) and `gvcc
 decode`, each in a process of its own, prior nano: the decoded pictures must be, in every bit, those
-of the encoder, and the file under its target. The first 17 frames in GOPs of 9 (three GOPs in some modes), so that it ends today on two
-cores. Cells that are in the file already are kept: the run may be broken off.
+of the encoder, and the file under its target. The first 17 frames in GOPs of 9, so that it ends
+today on two cores. Cells that are in the file already are kept: the run may be broken off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The faulty vectors, made of valid ones, and tools to break streams."""
+"""The faulty vectors, made of valid ones, and tools to break streams. Those of schedules, `rcc` and
+overlapping GOPs are in faulty_trajectories.py."""
 
 from __future__ import annotations
 
@@ -159,7 +160,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
                             patched(patched(data, 5, bytes([data[5] + 1])), head - 4, b"\0", 0)),
         "record-length": ("the first GOP's length reaches past the end", f"{t}, 0 GOPs whole",
                           patched(data, first + 1, b"\5\xff\xff\3", 2)),
-        "reserved-flag": ("flag 8, which is reserved", u,
+        "reserved-flag": ("flag 8, with no number of a schedule", c,
                           patched(data, where["flags"], bytes([data[where["flags"]] | 8]))),
         "long-varint": ("the length of a head, not in its shortest form", c,
                         patched(data, first + 1, bytes([data[first + 1] | 128, 0]), 1)),
@@ -167,7 +168,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
                         patched(data, first + 1, b"\xff" * 9 + b"\x02", 1)),
         "path": ("path 2, which does not exist", u, patched(data, where["path"], b"\2")),
         "rule": ("step rule 3, which does not exist", u, patched(data, where["rule"], b"\3")),
-        "coder": ("coder 2, which does not exist", u, patched(data, where["coder"], b"\2")),
+        "coder": ("coder rcc with no candidates", c, patched(data, where["coder"], b"\2")),
         "allocation": ("allocation 2, which does not exist", u,
                        patched(data, where["allocation"], b"\2")),
         "rule-path": ("step rule em on path vp", c, rebuilt(one, path="vp", rule="em")),
@@ -202,7 +203,12 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "stop": ("more coded steps than steps but for the last", c,
                  rebuilt(one, [gop_with(b"", 7)], frames=5)),
         "short-body": ("a GOP of 3 bytes", c, rebuilt(one, [b"\0\0\0"], frames=5)),
-        "layout": ("layout 32, which does not exist", u, patched(data, first + 3, b"\x20")),
+        "layout": ("a part of a step without a schedule", c, patched(data, first + 3, b"\x20")),
+        "unknown-flag": ("flag 64, which is reserved", u, patched(data, where["flags"], b"\x40")),
+        "last-flag": ("flag 128, which is reserved", u, patched(data, where["flags"], b"\x80")),
+        "unknown-coder": ("coder 3, which does not exist", u, patched(data, where["coder"], b"\3")),
+        "unknown-layout": ("layout 64, which does not exist", u,
+                           patched(data, first + 3, b"\x40")),
         "head-leftover": ("a byte after the last field of a head", c,
                           patched(patched(data, first + 1, bytes([data[first + 1] + 1])),
                                   first + 5, b"\0", 0)),

@@ -1,7 +1,9 @@
 """Writes tests/vectors anew; run by hand, on purpose, from anywhere:
 
-python tests/make_vectors.py          all of them
-python tests/make_vectors.py nano     only these valid ones (after refitting a shipped prior)
+python tests/make_vectors.py              all of them
+python tests/make_vectors.py nano         only these valid ones (after refitting a shipped prior)
+python tests/make_vectors.py schedules    section 14 of docs/format.md, the valid ones that have a
+                                          schedule, and the faulty ones
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ import hashlib
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import faulty_trajectories
+import faulty_vectors
 import numpy as np
 import tiny_prior
-from faulty_vectors import ROOT, faulty
+from faulty_vectors import ROOT
 from PIL import Image
+from valid_vectors import PRESETS, VALID
 
 from gvcc import (
     codec,
@@ -28,14 +34,14 @@ from gvcc import (
     parser,
     priors,
     rate,
+    rcc,
     residual,
+    schedules,
     stills,
     trajectory,
 )
 from gvcc.bitstream import Stream
-from gvcc.gop import Gop
 from gvcc.media import Video
-from gvcc.records import Audio, Colour, Packet
 from gvcc.session import Session
 
 RMS, PEAK = 0.5, 4  # grey levels by which another machine's pictures may differ
@@ -45,123 +51,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "gauss": lambda: priors.load("gauss"),
     "nano": lambda: priors.load("nano"),
 }
-SOUND = Audio(
-    "opus", 48000, "mono", Fraction(1, 48000), b"OpusHead",
-    (Packet(-312, 960, b"\0\1\2"), Packet(648, 960, b"\3"), Packet(1700, 960, b"")),
-)  # fmt: skip
-_BASE = rate.PRESETS["default"]
-_UNIFORM = _BASE | dict(allocation="uniform", shift=3.0, steps=8, tail=2, atoms=2)
-PRESETS: dict[str, dict[str, Any]] = {
-    "short": _BASE | dict(steps=8, tail=2),
-    "ou": _UNIFORM | dict(rule="ou", g_scale=3.0, multistep=False),
-    "em": _UNIFORM | dict(rule="em", g_scale=2.0),
-    "gaussian-matched": _BASE | dict(coder="gaussian", size=100, steps=8, tail=2),
-    "paper-short": rate.PRESETS["paper"] | dict(steps=8, size=64, atoms=4, tail_atoms=8),
-}
-MIXED = (
-    Gop(0, 9, "still", True), Gop(8, 6, "shared", tail=True), Gop(13, 2, "previous", tail=True),
-    Gop(14, 3, "previous"), Gop(14, 5, fade=3), Gop(16, 7, fade=3),
-)  # fmt: skip
-# name: what it covers, prior, (frames, height, width), settings, fields of the Video
-VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str, Any]]] = {
-    "default": (
-        "the default preset: hadamard, matched, posterior, multistep",
-        "tiny", (9, 24, 32), dict(size=220), {},
-    ),
-    "paper": (
-        "gaussian codebook of 64 atoms, uniform, em, no multistep",
-        "tiny", (5, 16, 16), dict(preset="paper-short", gop=5), {},
-    ),
-    "gaussian-matched": (
-        "gaussian codebook of 100 atoms with matched counts, some of them 0",
-        "tiny", (9, 16, 16), dict(preset="gaussian-matched", size=110), {},
-    ),
-    "ou": (
-        "step rule ou, uniform, hadamard, no multistep",
-        "tiny", (5, 16, 16), dict(preset="ou", gop=5), {},
-    ),
-    "em": (
-        "step rule em with multistep, uniform atoms that do not divide evenly, knob 1.5",
-        "tiny", (5, 24, 16), dict(preset="em", gop=5, size=120, knob=1.5), {},
-    ),
-    "vp": (
-        "variance preserving path",
-        "tiny-vp", (5, 16, 16), dict(preset="short", size=110, gop=5), {},
-    ),
-    "one-frame": (
-        "one frame of 17x33: no size is a multiple of a stride",
-        "tiny", (1, 33, 17), dict(preset="short", size=110), {},
-    ),
-    "short-gop": (
-        "GOPs of 5 and 2 frames, 30000/1001 Hz, full range, BT.2020 colour",
-        "tiny", (7, 16, 24), dict(preset="short", size=140, gop=5),
-        dict(fps=Fraction(30000, 1001), colour=Colour(9, 9, 16, True)),
-    ),
-    "audio": (
-        "audio after two GOPs: packets that start early, on time and late",
-        "tiny", (7, 16, 16), dict(preset="short", size=200, gop=5), dict(audio=SOUND),
-    ),
-    "uncoded": (
-        "no coded step at all: the smallest file",
-        "tiny", (5, 16, 16), dict(size=0, gop=5), {},
-    ),
-    "overlap": (
-        "t2v, three GOPs, 3 frames cross-faded; 17x33 is odd in everything",
-        "tiny", (19, 33, 17), dict(size=340, gop=9, overlap=3), {},
-    ),
-    "i2v": (
-        "i2v: a still, two GOPs chained on decoded pictures, tail residuals",
-        "tiny", (15, 48, 56), dict(mode="i2v", size=1500, gop=5, still_codec="av1"), {},
-    ),
-    "i2v-refresh": (
-        "i2v with a new still for GOP 2, in odd sizes; stills are VVC",
-        "tiny", (14, 47, 61), dict(mode="i2v", size=1800, gop=5, refresh=2, still_codec="vvc"), {},
-    ),
-    "i2v-tail-atoms": (
-        "i2v, uniform, gaussian codebook, more atoms for the last two latent frames",
-        "tiny", (16, 48, 48), dict(mode="i2v", preset="paper-short", gop=13, still_codec="av1"), {},
-    ),
-    "i2v-uniform": (
-        "i2v, uniform atoms of hadamard with a target: the tail has twice as many",
-        "tiny", (17, 40, 48),
-        dict(mode="i2v", preset="em", size=1500, gop=13, still_codec="av1"), {},
-    ),
-    "flf2v": (
-        "flf2v: stills at every boundary, one each, the last GOP short",
-        "tiny", (12, 48, 56), dict(mode="flf2v", size=2200, gop=5, still_codec="av1"), {},
-    ),
-    "flf2v-empty": (
-        "flf2v with empty stills: nothing is given, everything is sampled",
-        "tiny", (9, 24, 32), dict(mode="flf2v", size=120, gop=5, still_codec="av1"), {},
-    ),
-    "cut": (
-        "flf2v over a scene cut at frame 4: the second scene starts with a still of its own",
-        "tiny", (9, 48, 48), dict(mode="flf2v", size=2200, gop=9, still_codec="av1", cut=4), {},
-    ),
-    "auto": (
-        "auto: modes mixed in one file",
-        "tiny", (18, 48, 56),
-        dict(mode="auto", size=2600, gop=5, still_codec="av1", residual=False), {},
-    ),
-    "mixed": (
-        "every kind of GOP in a row: still and last, shared, previous, two cross-fades, one short",
-        "tiny", (23, 33, 49),
-        dict(preset="short", size=1500, gop=9, overlap=3, still_codec="av1", plan=MIXED), {},
-    ),
-    "gauss": (
-        "the prior gauss as shipped; follows its weights",
-        "gauss", (5, 16, 24), dict(preset="short", size=110, gop=5), {},
-    ),
-    "nano": (
-        "the prior nano as shipped; follows its weights",
-        "nano", (5, 40, 56), dict(preset="short", size=160, gop=5), {},
-    ),
-    "nano-i2v": (
-        "nano, i2v: known latent frames and a residual; follows its weights",
-        "nano", (9, 48, 64),
-        dict(preset="short", mode="i2v", size=900, gop=5, still_codec="av1"), {},
-    ),
-}  # fmt: skip
+FORMAT = ROOT.parents[1] / "docs" / "format.md"
 
 
 def clip(frames: int, height: int, width: int) -> np.ndarray:
@@ -171,32 +61,48 @@ def clip(frames: int, height: int, width: int) -> np.ndarray:
     return (128 + 55 * wave).astype(np.uint8)
 
 
+YOUNGER = {"table": 0, "alignment": "fade", "context": 1}  # fields, and what they are in old files
+
+
 def plain(value: Any) -> Any:
     """Dataclasses, bytes and fractions as JSON knows them."""
     if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {n: v for n, v in fields.items() if n not in YOUNGER or v != YOUNGER[n]}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value.hex() if isinstance(value, bytes) else str(value) if isinstance(value, Fraction) \
         else value  # fmt: skip
 
 
-def coded(stream: Stream, prior: Any) -> list[list[list[list[tuple[int, int]]]]]:
-    """The atoms of each GOP, step and latent frame as (index, minus), by gvcc's own reader."""
+def coded(stream: Stream, prior: Any) -> list[list[Any]]:
+    """By gvcc's own reader, for each GOP and step: of each latent frame the atoms as (index,
+    minus); with rcc the chunks as [c, numbers]."""
     h, out = stream.header, []
     session = Session(h, prior, "cpu")
-    session.picture = np.zeros((h.height, h.width, 3), np.uint8)  # there is one; which, is all one
     for i, r in enumerate(stream.gops):
-        frames = session.shape(r.gop)[1]
+        # There are pictures; which, is all one.
+        session.recent = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
+        shape = session.shape(r.gop)
         known = session.condition(r.gop, session.references(r.gop, r.stills)).known
-        free = trajectory.free_of(known, frames)
-        noise = trajectory.Read(session.coder(), h, i, r, free)
-        out.append([])
-        for step in range(r.stop):
-            symbols = noise.symbols(step)
-            part = [symbols.get(f, np.zeros(0, np.int64)) for f in range(frames)]
-            out[-1].append([[(int(s) >> 1, int(s) & 1) for s in one] for one in part])
+        free = trajectory.free_of(known, shape[1])
+        noise = trajectory.Read(session.coder(), h, i, r, shape, free)
+        steps = noise.stop if free else 0
+        out.append([plain_symbols(noise.symbols(j), shape[1]) for j in range(steps)])
     return out
+
+
+def plain_symbols(symbols: Any, frames: int) -> list[Any]:
+    """A step's symbols, as `coded` gives them."""
+    if isinstance(symbols, rcc.Chunks):
+        return [symbols.c, symbols.numbers.tolist()]
+    part = [symbols.get(f, np.zeros(0, np.int64)) for f in range(frames)]
+    return [[(int(s) >> 1, int(s) & 1) for s in one] for one in part]
+
+
+def sizes(step: list[Any]) -> list[int]:
+    """How many atoms each latent frame of a step has; with rcc its c and number of chunks."""
+    return [f if isinstance(f, int) else len(f) for f in step]
 
 
 def levels(stream: Stream, prior: Any) -> list[list[Any] | None]:
@@ -223,8 +129,9 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
     gops = [
         {"gop": plain(r.gop), "stop": r.stop, "atoms": r.atoms, "tail_atoms": r.tail_atoms,
          "check": list(r.check), "stills": [len(x) for x in r.stills],
-         "counts": [[len(f) for f in step] for step in atoms], "sha256": digest(atoms),
+         "counts": [sizes(step) for step in atoms], "sha256": digest(atoms),
          "residual": None if level is None else digest(level)}
+        | ({"part": r.part} if r.part else {})
         for r, atoms, level in zip(
             stream.gops, coded(stream, prior), levels(stream, prior), strict=True)
     ]  # fmt: skip
@@ -277,6 +184,11 @@ def write_valid(name: str) -> None:
     Image.fromarray(made.frames.reshape(-1, size[2], 3)).save(path.with_suffix(".png"))
 
 
+def faulty() -> dict[str, tuple[str, str, bytes]]:
+    """All faulty vectors: what each lies about, the error, the bytes."""
+    return faulty_vectors.faulty() | faulty_trajectories.faulty()
+
+
 def write_faulty() -> None:
     for name, (_, _, data) in faulty().items():
         (ROOT / "faulty" / f"{name}.gvcc").write_bytes(data)
@@ -299,7 +211,38 @@ def write_list() -> None:
     (ROOT / "README.md").write_text("\n".join(lines) + "\n")
 
 
+def schedule_section() -> str:
+    """The tables at the end of docs/format.md."""
+    out = ""
+    for number, table in enumerate(schedules.TABLES, start=1):
+        lines = textwrap.wrap(", ".join(map(str, table)), 92)
+        out += f"\nSchedule {number}, {len(table)} steps:\n\n"
+        out += "".join(f"    {line}\n" for line in lines)
+    return out
+
+
+def write_schedules() -> None:
+    whole, title, section = FORMAT.read_text().partition("\n## 14. Schedules\n")
+    text = section.partition("\nSchedule 1,")[0].rstrip("\n")
+    FORMAT.write_text(whole + title + text + "\n" + schedule_section())
+
+
+def scheduled(name: str) -> bool:
+    """Whether a valid vector has a schedule."""
+    fields = VALID[name][3]
+    return any(fields.get(n) == v for n, v in (("preset", "free-gvc"), ("coder", "rcc"))) or (
+        "quality" in fields
+    )
+
+
 def main(names: list[str]) -> None:
+    if names == ["schedules"]:
+        write_schedules()
+        for name in filter(scheduled, VALID):
+            write_valid(name)
+        write_faulty()
+        write_list()
+        return
     if not names:
         for group in ("valid", "faulty"):
             shutil.rmtree(ROOT / group, ignore_errors=True)

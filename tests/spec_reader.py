@@ -4,11 +4,15 @@ range coder wrote."""
 
 import itertools
 import math
+import re
 import zlib
+from pathlib import Path
 
-from spec_symbols import Bad, Symbols, atoms, need, residual, zigzag
+from spec_symbols import Bad, Symbols, atoms, chunks, need, residual, zigzag
 
 __all__ = ["Bad", "Symbols", "read"]
+TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+LENGTHS = [int(n) for n in re.findall(r"Schedule \d+, (\d+) steps:", TEXT)]  # section 14
 
 
 class Bytes:
@@ -55,10 +59,10 @@ class Bytes:
 
     def fields(self):  # sections 2.2 and 8
         h = {"flags": self.number()}
-        need(h["flags"] < 8, "reserved flag", "Unsupported")
+        need(h["flags"] < 64, "reserved flag", "Unsupported")
         for field, known in (
             ("path", ("rf", "vp")), ("rule", ("em", "ou", "posterior")),
-            ("coder", ("gaussian", "hadamard")), ("allocation", ("uniform", "matched")),
+            ("coder", ("gaussian", "hadamard", "rcc")), ("allocation", ("uniform", "matched")),
         ):  # fmt: skip
             h[field] = dict(enumerate(known)).get(self.number())
             need(h[field], field, "Unsupported")
@@ -68,8 +72,13 @@ class Bytes:
         h |= {field: self.varint() for field in ("width", "height", "frames")}
         n, d = h["fps"] = self.fraction()
         h |= {field: self.varint() for field in ("gop", "overlap", "size", "seed")}
+        h["table"] = self.varint() if h["flags"] & 8 else None
+        need(h["table"] != 0, "a schedule numbered 0")
+        need(h["flags"] < (48 if h["overlap"] else 32), "pin")
+        h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
-        seed, k = (2**31 - 1, (1, 2**16)) if h["coder"] == "gaussian" else (2**64 - 1, (0, 0))
+        k = {"gaussian": (1, 2**16), "hadamard": (0, 0), "rcc": (16, 2**16)}[h["coder"]]
+        seed = 2**31 - 1 if h["coder"] == "gaussian" else 2**64 - 1
         for field, low, high in (
             ("width", 16, 65535), ("height", 16, 65535), ("frames", 1, 2**32 - 1),
             ("gop", 1, 1024), ("overlap", 0, h["gop"] // 2), ("steps", 2, 255),
@@ -79,6 +88,13 @@ class Bytes:
             need(low <= h[field] <= high, field)
         need(d <= n << 16 and n <= d << 16, "frame rate")
         need(h["path"] == "rf" or h["rule"] == "posterior", "rule and path")
+        if h["coder"] == "rcc":
+            need((h["rule"], h["allocation"]) == ("posterior", "matched"), "rule of rcc")
+            need(h["size"].bit_count() == 1, "candidates")
+        if h["table"]:
+            need(h["table"] <= len(LENGTHS), "schedule", "Unsupported")
+            right = h["steps"] - h["tail"] == LENGTHS[h["table"] - 1] and h["shift"] == 256
+            need(right, "steps or shift of a schedule")
         pixels, gop = h["width"] * h["height"], min(h["gop"], h["frames"])
         need(max(h["width"], h["height"]) <= 16384, "side", "TooLarge")
         need(pixels * gop <= 2**29 and pixels * h["frames"] <= 2**32, "frames", "TooLarge")
@@ -99,23 +115,28 @@ class Bytes:
     def place(self, h, before):  # section 3.1
         layout, g = self.number(), {"frames": self.varint()}
         need(self.at == len(self.data), "bytes left over in a GOP's head")
-        need(layout < 32, "layout", "Unsupported")
+        need(layout < 64, "layout", "Unsupported")
         g |= {"first": ("none", "still", "previous", "shared")[layout & 3], "last": layout & 4 > 0}
         need(not layout & 8 or h["overlap"], "a cross-fade without overlap")
         g["fade"] = h["overlap"] if layout & 8 else 0
-        skip, end = layout & 3 > 1, before["start"] + before["frames"] if before else 0
+        g["context"] = h["overlap"] if h["flags"] & 32 and g["first"] == "previous" else 1
+        skip = g["context"] * (layout & 3 > 1)
+        end = before["start"] + before["frames"] if before else 0
         g["start"] = end - skip - g["fade"]
         need(skip + g["fade"] < g["frames"] <= h["gop"], "frames of a GOP")
         need(g["start"] + g["frames"] <= h["frames"], "frames of the clip")
         need(before or g["start"] == 0 and not skip, "the first GOP")
         need(g["first"] != "shared" or before["last"], "a still that is not there")
+        need(g["first"] != "previous" or before["frames"] >= skip, "pictures that are not there")
+        need(h["alignment"] != "blend" or g["first"] == "none", "a condition and blend")
         need(not g["last"] or g["first"] != "none" and g["frames"] > 1, "a last still")
         fits = g["first"] == "none" and before and before["frames"] >= h["overlap"]
         need(not g["fade"] or fits, "a cross-fade")
-        return g, layout & 16 > 0
+        return g, layout & 16 > 0, layout & 32 > 0
 
-    def gop(self, h, place, more):  # section 3.2
-        g = {"gop": place, "stop": self.number()}
+    def gop(self, h, place, more, parted):  # section 3.2
+        g = {"gop": place, "stop": self.number(), "part": self.number() if parted else 0}
+        need(not parted or g["part"] and h["table"], "a part of no step")
         g["check"] = [self.number(1, signed=True) for _ in range(4)]
         g |= {"atoms": self.varint(), "tail_atoms": self.varint()}
         number = (place["first"] == "still") + place["last"]
@@ -123,7 +144,7 @@ class Bytes:
         g["residual"] = self.blob() if more else b""
         g["symbols"] = self.data[self.at :]
         need(not more or g["residual"], "an empty residual")
-        need(g["stop"] <= h["steps"] - h["tail"], "stop")
+        need(g["stop"] + parted <= h["steps"] - h["tail"], "stop")
         most = 8 * len(self.data) * (h["allocation"] == "uniform")
         need(g["atoms"] + g["tail_atoms"] <= most, "atoms")
         need(len(g["symbols"]) % 4 == 0, "symbols are not whole words")
@@ -144,14 +165,15 @@ def latent_frames(place, stills, shared, stride):  # section 3.3: their number, 
     groups = -(-(place["frames"] - 1 - place["last"]) // stride)
     frames = 1 + groups + place["last"]
     given = {"none": False, "still": stills[:1] > (b"",), "previous": True, "shared": shared}
-    known = {0} if given[place["first"]] else set()
+    known = set(range((place["context"] - 1) // stride + 1) if given[place["first"]] else ())
     return frames, known | {frames - 1} if place["last"] and stills[-1] else known
 
 
 def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
     file, gops, audio, place, end = Bytes(data, "Truncated"), [], None, None, 0
     h = file.header()
-    need(not channels or (h["gop"] - 1) % strides[0] == 0, "GOP length")
+    lengths = [h["gop"], h["overlap"] if h["flags"] & 32 else 1]
+    need(not channels or all(n % strides[0] == 1 % strides[0] for n in lengths), "GOP or overlap")
     sound = h["flags"] >> 1 & 1
     if sound:
         head, body, whole = file.record(0x41, 0, h["crc"])
@@ -161,16 +183,17 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
     shared = False  # whether the last still of the GOP before is given
     while end < h["frames"]:
         head, body, whole = file.record(0x47, len(gops) + sound, h["crc"])
-        place, more = head.place(h, place)
+        place, more, parted = head.place(h, place)
         end = place["start"] + place["frames"]
         need(whole, "checksum of a GOP's body")
-        g = body.gop(h, place, more)
+        g = body.gop(h, place, more, parted)
         gops.append(g)
         if channels:
             need(all(s[0] < 2 for s in g["stills"] if s), "a still's codec", "Unsupported")
             frames, known = latent_frames(place, g["stills"], shared, strides[0])
             shared = place["last"] and frames - 1 in known
-            g["coded"] = atoms(h, g, frames, known, channels * math.prod(size))
+            coded = chunks if h["coder"] == "rcc" else atoms
+            g["coded"] = coded(h, g, frames, known, channels * math.prod(size))
             g["levels"] = residual(g["residual"], channels, *size) if more else None
     need(file.at == len(data), "bytes after the last record")
     return {"header": h, "gops": gops, "audio": audio}

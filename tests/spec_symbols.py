@@ -1,4 +1,5 @@
-"""The range-coded part of the second reader: atoms and residual, written from docs/format.md."""
+"""The range-coded part of the second reader: atoms, chunks and residual, written from
+docs/format.md."""
 
 import itertools
 import math
@@ -89,16 +90,48 @@ def atoms(h, g, frames, known, dim):  # section 3.4: [step][frame] -> list of (i
     free = [f for f in range(frames) if f not in known]
     read = coder.gaussian if h["coder"] == "gaussian" else coder.hadamard
     tail = min(2, len(free)) if g["tail_atoms"] else 0
-    for j in range(g["stop"]):
+    coded = g["stop"] + (g["part"] > 0)
+    for j in range(coded):
         dealt = []
         for total, width in ((g["atoms"], len(free) - tail), (g["tail_atoms"], tail)):
-            n = g["stop"] * width
+            n = coded * width
             dealt += [(total + n - 1 - j * width - f) // n for f in range(width)]
         matched = h["allocation"] == "matched"
         steps.append(coder.counts(steps, len(free)) if matched else dealt)
         read_now = dict(zip(free, (read(m, h["size"] or dim) for m in steps[j]), strict=True))
         out.append([read_now.get(f, []) for f in range(frames)])
     return out
+
+
+def chunks(h, g, frames, known, dim):  # section 4.9: [step] -> [b, numbers]
+    coder, tables, out = Symbols(g["symbols"]), {}, []
+    values = (frames - len(known)) * dim
+    for _ in range((g["stop"] + (g["part"] > 0)) * (values > 0)):
+        n, b = coder.bits(coder.bits(5)), coder.bits(6)
+        need(0 < n < 2**20 and n <= values, "number of chunks")
+        need((n - 1) * -(-values // n) < values, "an empty chunk")
+        top = min(h["size"].bit_length() - 1, -(-b // 4) + 2)  # log2 K'
+        m = tables.get(top) or law(b, top)
+        f = frequencies(m)
+        need(n * (24 - max(f).bit_length()) <= coder.allowed, "more chunks than bits")
+        lengths = [coder.table(f) for _ in range(n)]
+        numbers = [int(e == 1) for e in lengths]
+        for e in range(2, top + 1):
+            for i in range(n):
+                if lengths[i] == e:
+                    numbers[i] = 2 ** (e - 1) + coder.number(e - 1)
+        tables[top] = [c + 16 * lengths.count(e) for e, c in enumerate(m)]
+        out.append([b, numbers])
+    return out
+
+
+def law(b, top):  # section 4.9: the initial counts of a table
+    r, w, m = round(2**16 * 2 ** (-100 / (25 * b + 153))), 2**16, []
+    for e in range(top + 1):
+        first = 2 ** (e - 1) + 1 if e else 1
+        m.append(1 + (w * sum(2**24 // i for i in range(first, 2**e + 1)) >> 32))
+        w = w * r >> 16
+    return m
 
 
 LIMITS = [32, 48, 64, 96, 128, 176, 256, 368, 512, 720, 1024, 1456, 2048, 2896, 4096, 5792, 8192]
@@ -113,8 +146,8 @@ def start(low, high):  # section 4.8: the initial counts of a table
     return [*m, 1 + rest]
 
 
-def frequencies(m):
-    f = [1 + c * (2**24 - 16) // sum(m) for c in m]
+def frequencies(m):  # section 4.7
+    f = [1 + c * (2**24 - len(m)) // sum(m) for c in m]
     return [f[0] + 2**24 - sum(f), *f[1:]]
 
 

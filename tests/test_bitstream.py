@@ -14,7 +14,7 @@ import spec_reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import bitstream, entropy, parser
+from gvcc import bitstream, entropy, gop, parser, schedules
 from gvcc.bitstream import GopRecord, Header, Stream
 from gvcc.errors import Corrupt, FormatError, Truncated
 from gvcc.gop import Gop
@@ -72,7 +72,9 @@ def as_spec(data: bytes) -> dict[str, Any]:
         "digest": h.digest.hex(),
         "fps": (h.fps.numerator, h.fps.denominator),
         "colour": [h.colour.matrix, h.colour.primaries, h.colour.transfer],
-        "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep,
+        "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.table > 0)
+        + 16 * gop.ALIGNMENTS.index(h.alignment),
+        "table": h.table or None,
         "shift": int(h.shift * 256), "g_scale": int(h.g_scale * 256), "knob": int(h.knob * 64),
         "crc": int.from_bytes(data[end - 4 : end], "little"),
     }  # fmt: skip
@@ -130,22 +132,31 @@ wide = st.integers(0, 2**64 - 1)
 def headers(draw: st.DrawFn) -> Header:
     steps = draw(st.integers(2, 255))
     coder = draw(st.sampled_from(bitstream.CODERS))
-    gaussian = coder == "gaussian"
-    rule = draw(st.sampled_from(bitstream.RULES))
-    gop = draw(st.integers(1, 1024))
+    gaussian, rcc = coder == "gaussian", coder == "rcc"
+    rule = "posterior" if rcc else draw(st.sampled_from(bitstream.RULES))
+    allocation = "matched" if rcc else draw(st.sampled_from(bitstream.ALLOCATIONS))
+    most = draw(st.integers(1, 1024))  # frames of a GOP
+    overlap = draw(st.integers(0, most // 2))
+    table = draw(st.integers(0, len(schedules.TABLES)))
+    tail = draw(st.integers(1, steps))
+    if table:
+        tail = draw(st.integers(1, 255 - len(schedules.TABLES[table - 1])))
+        steps = tail + len(schedules.TABLES[table - 1])
+    size = draw(st.integers(1, 2**16)) if gaussian else 2 ** draw(st.integers(4, 16)) if rcc else 0
     fps = st.fractions(Fraction(1, 2**16), 2**16, max_denominator=2**31)
     return Header(
         prior=draw(names), digest=draw(st.binary(min_size=8, max_size=8)),
         width=draw(st.integers(16, 700)), height=draw(st.integers(16, 700)),
-        frames=draw(st.integers(1, 4 * gop)), fps=draw(fps),
+        frames=draw(st.integers(1, 4 * most)), fps=draw(fps),
         colour=Colour(draw(byte), draw(byte), draw(byte), draw(st.booleans())),
-        gop=gop, overlap=draw(st.integers(0, gop // 2)),
+        gop=most, overlap=overlap,
         path="rf" if rule != "posterior" else draw(st.sampled_from(bitstream.PATHS)),
-        rule=rule, coder=coder, allocation=draw(st.sampled_from(bitstream.ALLOCATIONS)),
-        size=draw(st.integers(1, 2**16)) if gaussian else 0,
+        rule=rule, coder=coder, allocation=allocation, size=size,
         seed=draw(st.integers(0, 2**31 - 1 if gaussian else 2**64 - 1)),
-        steps=steps, tail=draw(st.integers(1, steps)),
-        shift=draw(st.integers(1, 65280)) / 256, g_scale=draw(st.integers(0, 65280)) / 256,
+        steps=steps, tail=tail, table=table,
+        alignment=draw(st.sampled_from(gop.ALIGNMENTS if overlap else gop.ALIGNMENTS[:2])),
+        shift=1.0 if table else draw(st.integers(1, 65280)) / 256,
+        g_scale=draw(st.integers(0, 65280)) / 256,
         knob=draw(st.integers(64, 128)) / 64, multistep=draw(st.booleans()), audio=False,
     )  # fmt: skip
 
@@ -168,9 +179,12 @@ def layouts(draw: st.DrawFn, h: Header) -> list[Gop]:
     """Legal GOPs of any mode that cover the clip."""
     gops: list[Gop] = []
     while (end := gops[-1].end if gops else 0) < h.frames:
-        firsts = ["none", "still"] + (["previous"] if gops else [])
-        first = draw(st.sampled_from(firsts + (["shared"] if gops and gops[-1].last else [])))
-        skip = int(first in ("previous", "shared"))
+        context = h.overlap if h.alignment == "pin" else 1
+        firsts = ["none"] + ["still"] * (h.alignment != "blend")
+        if gops and h.alignment != "blend":
+            firsts += ["previous"] * (gops[-1].frames >= context) + ["shared"] * gops[-1].last
+        first = draw(st.sampled_from(firsts))
+        skip = {"previous": context, "shared": 1}.get(first, 0)
         fades = first == "none" and gops and gops[-1].frames >= h.overlap
         fade = h.overlap if fades and draw(st.booleans()) else 0
         most = min(h.gop, h.frames - end + skip + fade)
@@ -179,7 +193,8 @@ def layouts(draw: st.DrawFn, h: Header) -> list[Gop]:
         low = max(skip + fade + 1, most - 40)
         frames = draw(st.integers(low, most)) if draw(st.booleans()) else most
         last = first != "none" and frames > 1 and draw(st.booleans())
-        gops.append(Gop(end - skip - fade, frames, first, last, fade))
+        context = context if first == "previous" else 1
+        gops.append(Gop(end - skip - fade, frames, first, last, fade, context))
     return gops
 
 
@@ -189,10 +204,12 @@ def streams(draw: st.DrawFn) -> Stream:
     for g in draw(layouts(header)):
         symbols = draw(st.binary(max_size=6)) * 4
         most = 4 * len(symbols) if header.allocation == "uniform" else 0
+        stop = draw(st.integers(0, header.steps - header.tail))
+        parted = header.table and stop < header.steps - header.tail
         gops.append(
             record(
-                g, draw(st.integers(0, header.steps - header.tail)),
-                tuple(draw(st.lists(st.integers(-128, 127), min_size=4, max_size=4))),
+                g, stop, tuple(draw(st.lists(st.integers(-128, 127), min_size=4, max_size=4))),
+                part=draw(st.integers(0, 255)) if parted else 0,
                 atoms=draw(st.integers(0, most)), tail_atoms=draw(st.integers(0, most)),
                 stills=tuple(draw(st.binary(max_size=5)) for _ in range(g.stills)),
                 residual=draw(st.binary(max_size=5)), symbols=symbols,

@@ -11,8 +11,8 @@ import pytest
 import spec_reader
 from test_bitstream import GOLDEN_BYTES, HEADER, record
 
-from gvcc import bitstream, gop, parser
-from gvcc.bitstream import Limits, Stream
+from gvcc import bitstream, gop, parser, schedules
+from gvcc.bitstream import Header, Limits, Stream
 from gvcc.errors import Corrupt, FormatError, TooLarge, Unsupported
 
 EDGES = [  # field, name in the message, the last values that are legal, the first that are not
@@ -55,6 +55,41 @@ def test_ranges_of_the_gaussian_coder() -> None:
     for rule in ("em", "ou"):
         with pytest.raises(Corrupt, match="not defined"):
             dataclasses.replace(HEADER, path="vp", rule=rule).check(Limits())
+
+
+RCC = dataclasses.replace(HEADER, coder="rcc", size=2**14)
+STEPS = len(schedules.TABLES[0])
+TABLE = dataclasses.replace(HEADER, table=1, steps=STEPS + 5, tail=5, shift=1.0)
+PIN = dataclasses.replace(HEADER, overlap=1, alignment="pin")
+
+
+@pytest.mark.parametrize(
+    "base,good,bad",
+    [
+        (RCC, [{"size": 16}, {"size": 2**16}, {"seed": 2**64 - 1}, {"path": "vp"}],
+         [{"size": 0}, {"size": 8}, {"size": 48}, {"size": 2**17}, {"rule": "ou"}, {"rule": "em"},
+          {"allocation": "uniform"}]),
+        (TABLE, [{"tail": 255 - STEPS, "steps": 255}, {"tail": 1, "steps": STEPS + 1}],
+         [{"steps": STEPS + 4}, {"steps": STEPS + 6}, {"tail": 4}, {"shift": 257 / 256},
+          {"shift": 255 / 256}]),
+        (PIN, [{"overlap": 2}], [{"overlap": 0}, {"overlap": 3}]),
+    ],
+)  # fmt: skip
+def test_ranges_of_the_trajectory_mode(
+    base: Header, good: list[dict[str, Any]], bad: list[dict[str, Any]]
+) -> None:
+    for fields in [{}, *good]:
+        header = dataclasses.replace(base, **fields)
+        assert parser.read_header(bitstream.write_header(header))[0] == header
+    for fields in bad:
+        with pytest.raises(Corrupt):
+            bitstream.write_header(dataclasses.replace(base, **fields))
+
+
+def test_unknown_schedules() -> None:
+    number = len(schedules.TABLES) + 1
+    with pytest.raises(Unsupported, match=f"schedule number {number}"):
+        bitstream.write_header(dataclasses.replace(TABLE, table=number))
 
 
 def test_limits() -> None:
@@ -113,6 +148,28 @@ def test_bodies(body: bytes, what: str) -> None:
         spec_reader.read(data)
 
 
+@pytest.mark.parametrize(
+    "table,body,what",
+    [
+        (1, b"", "stop"), (1, b"\x01", "part"), (1, b"\x01\x02\0\0\0", "check"),
+        (1, b"\x01\0" + bytes(6), "announced"), (0, b"\x01\x02" + bytes(6), "announced"),
+        (1, bytes([STEPS, 1]) + bytes(6), "coded steps"),
+    ],
+)  # fmt: skip
+def test_bodies_with_a_part_of_a_step(table: int, body: bytes, what: str) -> None:
+    fields = dict(frames=1, audio=False) | (dict(table=0, shift=3.0) if not table else {})
+    head = bitstream.write_header(dataclasses.replace(TABLE, **fields))
+    whole = bytes([STEPS - 1, 255]) + bytes(6)
+    if table:
+        data = head + bitstream.write_record(0x47, b"\x20\x01", whole, 0, head)
+        assert parser.parse(data).gops[0].part == 255
+    data = head + bitstream.write_record(0x47, b"\x20\x01", body, 0, head)
+    with pytest.raises(Corrupt, match=what):
+        parser.parse(data)
+    with pytest.raises(spec_reader.Bad, match="Corrupt"):
+        spec_reader.read(data)
+
+
 FIRST = b"\x05\x05"  # layout and frames: a still at both ends, 5 frames
 
 
@@ -120,7 +177,7 @@ FIRST = b"\x05\x05"  # layout and frames: a still at both ends, 5 frames
     "heads,error",
     [
         ([b""], Corrupt), ([b"\0"], Corrupt), ([b"\0\x07\0"], Corrupt),
-        ([b"\x20\x05"], Unsupported), ([b"\xff\x05"], Unsupported),
+        ([b"\x40\x05"], Unsupported), ([b"\xff\x05"], Unsupported),
         ([b"\0\0"], Corrupt), ([b"\0\x06"], Corrupt), ([b"\0\x05", b"\0\x03"], Corrupt),
         ([b"\x02\x05"], Corrupt), ([b"\x03\x05"], Corrupt), ([b"\x08\x05"], Corrupt),
         ([b"\x04\x05"], Corrupt), ([b"\x05\x01"], Corrupt), ([b"\0\x05", b"\x03\x03"], Corrupt),
@@ -145,8 +202,12 @@ def test_places(heads: list[bytes], error: type[FormatError]) -> None:
 
 
 def test_layouts_of_a_plan_are_read_back() -> None:
-    for mode, overlap in (("t2v", 0), ("t2v", 2), ("i2v", 0), ("flf2v", 0), ("auto", 0)):
-        gops = list(gop.plan(23, 5, 4, mode, overlap=overlap))
-        header = dataclasses.replace(HEADER, frames=23, overlap=overlap, audio=False)
+    plans = [("t2v", 0, "fade"), ("t2v", 2, "fade"), ("i2v", 0, "fade"), ("flf2v", 0, "fade")]
+    plans += [("auto", 0, "fade"), *(("overlap", 5, alignment) for alignment in gop.ALIGNMENTS)]
+    for mode, overlap, alignment in plans:
+        most = 13 if overlap == 5 else 5
+        gops = list(gop.plan(23, most, 4, mode, overlap=overlap, alignment=alignment))
+        header = dataclasses.replace(HEADER, frames=23, gop=most, overlap=overlap, audio=False,
+                                     alignment=alignment)  # fmt: skip
         data = bitstream.write(Stream(header, tuple(map(record, gops))))
         assert [r.gop for r in parser.parse(data).gops] == gops

@@ -214,6 +214,25 @@ def test_json_is_one_object_with_frozen_keys(
             assert report["bits_per_pixel"] == 8 * report["bytes"] / (9 * 48 * 32)
 
 
+def test_a_target_quality_is_reported_gop_by_gop(run: Run, clip: Path, tmp_path: Path) -> None:
+    """And those that miss it are told of: here all, for nothing codes so little so well."""
+    args = ("encode", clip, "--prior", "gauss", "--preset", "free-gvc", "--gop", "5", "--json")
+    done = run(*args, "-o", tmp_path / "a", "--quality", "psnr:24")
+    report = json.loads(done.out)
+    assert done.code == 0 and set(report) == {*_JSON["encode"].split(), "qualities"}
+    gops = gvcc.inspect((tmp_path / "a").read_bytes()).gops
+    assert report["mode"] == "overlap" and len(report["qualities"]) == len(gops) > 1
+    missed = [q for q in report["qualities"] if abs(q - 24) > 0.2]
+    assert ("GOPs are not within" in done.err) == bool(missed)
+    done = run(*args, "-o", tmp_path / "b", "--quality", "psnr:59")
+    found = json.loads(done.out)["qualities"]
+    worst = found.index(min(found))
+    assert f"note: {len(found)} of {len(found)} GOPs are not within 0.2 of psnr:59; " in done.err
+    assert f"GOP {worst} has {found[worst]:.4g}" in done.err
+    quiet = run(*args, "-o", tmp_path / "c", "--stop", "3")
+    assert "qualities" not in json.loads(quiet.out) and "note" not in quiet.err
+
+
 def test_json_and_a_stream_do_not_share_stdout(run: Run, clip: Path, coded: Path) -> None:
     for args in (("encode", clip), ("decode", coded)):
         done = run(*args, "-o", "-", "--json")

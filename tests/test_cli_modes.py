@@ -42,11 +42,15 @@ def pieces(source: Path, config: gvcc.EncodeConfig) -> list[bytes]:
     ("args", "gops"),
     [
         ("--mode t2v", ["t2v 0-4", "t2v 5-8"]),
-        ("--mode t2v --overlap 2", ["t2v 0-4", "t2v 3-7", "t2v 6-8"]),
+        ("--mode t2v --overlap 2", ["t2v 0-4", "overlap 3-7", "overlap 6-8"]),
         ("--mode i2v", ["i2v 0-4", "i2v 4-8"]),
         ("--mode i2v --refresh 1 --no-residual", ["i2v 0-4", "i2v 5-8"]),
         ("--mode flf2v --no-cuts", ["flf2v 0-4", "flf2v 4-8"]),
         ("--mode auto", None),
+        ("--preset free-gvc", ["t2v 0-4", "i2v 4-8"]),
+        ("--preset free-gvc --overlap 5 --gop 13", ["t2v 0-8"]),
+        ("--mode overlap --overlap 1 --alignment blend", ["t2v 0-4", "overlap 4-8"]),
+        ("--mode flf2v --coder rcc -K 256", ["flf2v 0-4", "flf2v 4-8"]),
     ],
 )
 def test_modes_there_and_back(

@@ -18,12 +18,13 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
+import faulty_trajectories
 import faulty_vectors
 import make_vectors
 import numpy as np
 import pytest
 
-from gvcc import bitstream, codec, entropy, gop, parser
+from gvcc import bitstream, codec, entropy, gop, parser, rcc
 from gvcc.bitstream import GopRecord, Header, Limits, Stream
 from gvcc.errors import Corrupt, FormatError, GvccError, PriorMismatch, Truncated
 from gvcc.gop import Gop
@@ -36,6 +37,8 @@ STEPS = 40  # of nano; likewise
 PRIORS = {name: load() for name, load in make_vectors.LOADERS.items()}
 VECTORS = [(faulty_vectors.ROOT / "valid" / f"{n}.gvcc").read_bytes() for n in make_vectors.VALID]
 STREAMS = [parser.parse(v) for v in VECTORS]
+CHUNKS = {i: make_vectors.coded(s, PRIORS[s.header.prior])
+          for i, s in enumerate(STREAMS) if s.header.coder == "rcc"}  # fmt: skip
 
 
 def decode(data: bytes) -> str:
@@ -66,7 +69,7 @@ def decode(data: bytes) -> str:
 
 def too_much_work(h: Header) -> bool:
     """Whether an honest file like this takes longer than a fuzzer can wait."""
-    atoms = h.size * h.width * h.height * h.steps
+    atoms = h.size * h.width * h.height * h.steps * (h.coder == "gaussian")
     return atoms > WORK or (h.prior == "nano" and h.steps > STEPS)
 
 
@@ -156,6 +159,7 @@ EXTREMES: dict[str, list[Any]] = {
     "gop": [0, 1, 2, 5, 9, 1021, 1024], "overlap": [0, 1, 2, 3, 4, 512],
     "rule": list(bitstream.RULES), "path": list(bitstream.PATHS), "coder": list(bitstream.CODERS),
     "allocation": list(bitstream.ALLOCATIONS), "size": [0, 1, 2, 64, 100, 5000, 2**16, 2**16 + 1],
+    "table": [0, 1, 2, 77], "alignment": list(gop.ALIGNMENTS),
     "seed": [0, 1, 2**31 - 1, 2**31, 2**63, 2**64 - 1], "steps": [0, 2, 3, 8, 40, 255],
     "tail": [0, 1, 2, 7], "shift": [0.0, 1 / 256, 1.0, 255.0, 255.99],
     "g_scale": [0.0, 3.0, 255.0], "knob": [1.0, 1.3, 2.0, 255 / 64],
@@ -166,11 +170,12 @@ EXTREMES: dict[str, list[Any]] = {
 
 def mutate_fields(rng: random.Random) -> bytes:
     """Header fields at their edges, symbols and stops at random, checksums right."""
-    stream = rng.choice(STREAMS)
+    number = rng.randrange(len(STREAMS))
+    stream = STREAMS[number]
     fields = {n: rng.choice(EXTREMES[n]) for n in rng.sample(list(EXTREMES), rng.choice((0, 1, 2)))}
     gops = []
-    for g in stream.gops:
-        kind = rng.randrange(9)
+    for i, g in enumerate(stream.gops):
+        kind = rng.randrange(11)
         if kind == 0:
             g = dataclasses.replace(g, symbols=rng.randbytes(4 * rng.randrange(20)))
         elif kind == 1:
@@ -188,7 +193,12 @@ def mutate_fields(rng: random.Random) -> bytes:
         elif kind == 6:
             stills = tuple(one_byte(x, rng) if rng.randrange(2) else b"" for x in g.stills)
             g = dataclasses.replace(g, stills=stills)
-        elif kind == 7:
+        elif kind == 7 and number in CHUNKS:
+            symbols = other_chunks(stream.header.size, CHUNKS[number][i], rng)
+            g = dataclasses.replace(g, symbols=symbols)
+        elif kind == 8:
+            g = dataclasses.replace(g, part=rng.choice((0, 1, g.part, 255)))
+        elif kind == 9:
             g = dataclasses.replace(g, residual=one_byte(g.residual, rng) or b"\0\x80\0\0\0\0")
         else:
             first = rng.choice(gop.FIRSTS)
@@ -217,6 +227,29 @@ def hostile_symbols(rng: random.Random) -> bytes:
             k = rng.randrange(1, 20)
             w.uniform(np.array([rng.getrandbits(k)]), 1 << k)
     return w.finish()
+
+
+def other_chunks(size: int, steps: list[Any], rng: random.Random) -> bytes:
+    """The chunks of a GOP with another n, c or number in one step, well coded, or with a lie."""
+    out = [(c, list(numbers)) for c, numbers in steps] or [(8, [0])]
+    at = rng.randrange(len(out))
+    c, numbers = out[at]
+    kind = rng.randrange(4)
+    if kind == 0:  # as many candidates as before, or others
+        c = rng.choice((max(0, c - 1), min(63, c + 1), 0, 63, rng.randrange(64)))
+    elif kind == 1:
+        n = rng.choice((1, 2, len(numbers) + 1, 2 * len(numbers), rng.randrange(1, 400)))
+        numbers = (numbers * n)[:n]
+    elif kind == 2:
+        numbers[rng.randrange(len(numbers))] = rng.randrange(2**16)
+    else:
+        n = rng.choice((0, 1, 2, 100, 1000, 2**20, 2**31 - 1))
+        lie = faulty_trajectories.chunk_head(n, rng.choice((0, c, 63)))
+        lie += [("bits", rng.getrandbits(k), k) for k in (5, 6, 24)]
+        return faulty_trajectories.chunk_symbols(size, out[:at], lie)
+    candidates = rcc.Rcc(0, size).candidates(c)
+    out[at] = c, [number % candidates for number in numbers]
+    return faulty_trajectories.chunk_symbols(size, out)
 
 
 def example(trial: int) -> bytes:
@@ -292,6 +325,19 @@ def test_announced_atoms_take_no_time(count: int) -> None:
         with pytest.raises(Corrupt):
             codec.decode(data, PRIORS["tiny"])
         assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("c", [1, 20, 56, 63])
+def test_announced_chunks_take_no_memory(memory: int, c: int) -> None:
+    """In a latent of 2^26 values. (2^20 - 1 chunks of at most 8 candidates are not refused: their
+    likeliest number costs less than a bit.)"""
+    coder = rcc.Rcc(1, 2**16)
+    for n in (0, 2**20 - (c > 4), 2**20, 2**26, 2**26 + 1, 2**31 - 1):
+        reader = entropy.Reader(faulty_vectors.sink(*faulty_trajectories.chunk_head(n, c)))
+        start = time.perf_counter()
+        with pytest.raises(Corrupt, match="announced|chunks of 67108864 values"):
+            coder.read(2**26, rcc.Law(), reader)
+        assert time.perf_counter() - start < 1 and peak() < memory
 
 
 def test_announced_packets_take_no_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gvcc.errors import ConfigError, Corrupt
 from gvcc.gop import (
+    ALIGNMENTS,
     MODES,
     Assembler,
     Gop,
@@ -32,6 +34,8 @@ class Planned:
     stride: int
     mode: str
     overlap: int
+    alignment: str
+    refresh: int
     cuts: set[int]
     gops: list[Gop]
 
@@ -41,14 +45,20 @@ def planned(draw: st.DrawFn, modes: tuple[str, ...] = MODES, choose: bool = Fals
     """The GOPs of a clip; with `choose` those that `auto` picks, at random."""
     frames, stride, mode = draw(st.integers(1, 500)), draw(strides), draw(st.sampled_from(modes))
     gop = stride * draw(st.integers(0 if mode == "t2v" else 1, 12)) + 1
-    overlap = draw(st.integers(0, gop // 2)) if mode == "t2v" else 0
-    refresh = draw(st.integers(0, 3)) if mode in ("i2v", "auto") else 0
+    overlap, alignment = draw(st.integers(0, gop // 2)) if mode == "t2v" else 0, "fade"
+    if mode == "overlap":
+        overlap = 1 + stride * draw(st.integers(0, (gop // 2 - 1) // stride))
+        alignment = draw(st.sampled_from(ALIGNMENTS))
+    chained = mode in ("i2v", "auto") or alignment == "pin"
+    refresh = draw(st.integers(0, 3)) if chained else 0
     cuts = draw(st.sets(st.integers(-3, 510), max_size=6))
-    gops = list(plan(frames, gop, stride, mode, overlap=overlap, refresh=refresh, cuts=cuts))
+    gops = list(plan(frames, gop, stride, mode, overlap=overlap, refresh=refresh, cuts=cuts,
+                     alignment=alignment))  # fmt: skip
     if choose and mode == "auto":
         for i, g in enumerate(gops):
             gops[i] = draw(st.sampled_from(variants(g, gops[i - 1] if i else None)))
-    return Planned(frames, gop, stride, mode, overlap, {c for c in cuts if 0 < c < frames}, gops)
+    cuts = {c for c in cuts if 0 < c < frames}
+    return Planned(frames, gop, stride, mode, overlap, alignment, refresh, cuts, gops)
 
 
 def shown(g: Gop) -> range:
@@ -81,7 +91,7 @@ def test_no_gop_crosses_a_cut(p: Planned) -> None:
         # Not even a reference does; a cross-fade is between GOPs of one scene.
         assert not p.cuts & set(range(g.start + 1, g.end))
         if g.start + g.skip in p.cuts and p.mode != "t2v":
-            assert g.first == "still"
+            assert g.first == ("none" if p.mode == "overlap" else "still") and not g.fade
 
 
 @settings(deadline=None)
@@ -94,6 +104,17 @@ def test_modes(p: Planned) -> None:
         assert firsts <= {"still", "shared"}
         assert all(g.last == (g.frames > 1) for g in p.gops)
         assert not any(g.tail for g in p.gops)
+    elif p.mode == "overlap":
+        assert not any(g.stills or g.tail for g in p.gops)
+        number = 0  # within the scene
+        for g in p.gops:
+            number = 0 if shown(g).start in p.cuts else number
+            fresh = number % p.refresh == 0 if p.refresh else number == 0
+            pinned = p.alignment == "pin" and not fresh
+            assert g.first == ("previous" if pinned else "none")
+            assert g.skip == (p.overlap if pinned else 0)
+            assert g.fade == (0 if fresh or pinned else p.overlap)
+            number += 1
     else:
         assert firsts <= {"still", "previous"} and not any(g.last for g in p.gops)
         nexts = [*p.gops[1:], None]
@@ -156,6 +177,13 @@ def test_examples() -> None:
     still, rest = Gop(0, 5, "still"), Gop(4, 3, "previous")
     assert list(plan(7, 5, 4, "i2v")) == [still, rest]
     assert list(plan(7, 5, 4, "i2v", cuts=[3, 3, 0, 7])) == [Gop(0, 3, "still"), Gop(3, 4, "still")]
+    fade = list(plan(20, 13, 4, "overlap", overlap=5))
+    assert fade == [Gop(0, 13), Gop(8, 12, fade=5)]
+    assert list(plan(20, 13, 4, "overlap", overlap=5, alignment="blend")) == fade
+    pin = Gop(8, 12, "previous", context=5)
+    assert list(plan(20, 13, 4, "overlap", overlap=5, alignment="pin")) == [Gop(0, 13), pin]
+    assert list(plan(20, 13, 4, "overlap", overlap=5, alignment="pin", refresh=1)) == [
+        Gop(0, 13), Gop(13, 7)]  # fmt: skip
     assert list(plan(7, 5, 4, "flf2v")) == [replace(still, last=True), Gop(4, 3, "shared", True)]
     assert list(plan(6, 5, 4, "flf2v", cuts=[5])) == [replace(still, last=True), Gop(5, 1, "still")]
 
@@ -177,20 +205,29 @@ def test_illegal_gop_lengths(gop: int, stride: int) -> None:
         (3, "i9v", {}, "unknown mode 'i9v'.*did you mean 'i2v'"),
         (3, "t2v", {"overlap": 3}, "overlap is 3, expected 0 to 2"),
         (3, "t2v", {"overlap": -1}, "overlap is -1"),
-        (3, "i2v", {"overlap": 1}, "overlap is for mode t2v, not i2v"),
+        (3, "i2v", {"overlap": 1}, "overlap is for modes t2v and overlap, not i2v"),
         (3, "t2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "flf2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "i2v", {"refresh": -1}, "refresh"),
+        (3, "overlap", {"overlap": 0}, "overlap is 0, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 2}, "overlap is 2, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 3}, "overlap is 3, expected 0 to 2"),
+        (3, "overlap", {"overlap": 1, "alignment": "glue"}, "unknown alignment 'glue'"),
+        (3, "overlap", {"overlap": 1, "refresh": 1}, "refresh is for"),
+        (3, "overlap", {"overlap": 1, "refresh": 1, "alignment": "blend"}, "refresh is for"),
+        (3, "t2v", {"overlap": 1, "alignment": "blend"}, "alignment blend is for mode overlap"),
+        (3, "i2v", {"alignment": "pin"}, "alignment pin is for mode overlap, not i2v"),
     ],
 )
-def test_other_illegal_arguments(frames: int, mode: str, more: dict[str, int], says: str) -> None:
+def test_other_illegal_arguments(frames: int, mode: str, more: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        plan(frames, 5, 4, mode, **more)  # type: ignore[arg-type]
+        plan(frames, 5, 4, mode, **more)
 
 
 def test_gops_of_one_frame_have_no_references() -> None:
-    with pytest.raises(ConfigError, match="more than one frame"):
-        plan(3, 1, 4, "i2v")
+    for mode in ("i2v", "overlap"):
+        with pytest.raises(ConfigError, match="more than one frame"):
+            plan(3, 1, 4, mode)
 
 
 # -- what a reader refuses --------------------------------------------------------------------
@@ -218,6 +255,10 @@ def test_gops_of_one_frame_have_no_references() -> None:
         (Gop(-1, 6, fade=4), Gop(0, 3)),
         (Gop(1, 6, "still", fade=4), Gop(0, 5)),
         (Gop(0, 6, "previous", fade=4), Gop(0, 5)),
+        (Gop(0, 9, "previous", context=5), None),
+        (Gop(4, 5, "previous", context=5), Gop(0, 9)),
+        (Gop(8, 9, "previous", context=5), Gop(0, 9)),
+        (Gop(3, 9, "previous", context=5), Gop(4, 4)),
     ],
     ids=str,
 )
@@ -231,6 +272,8 @@ def test_gops_that_fit() -> None:
         (Gop(0, 20), None),
         (Gop(1, 6, fade=4), Gop(0, 5)),
         (Gop(4, 2, "previous"), Gop(0, 5)),
+        (Gop(4, 6, "previous", context=5), Gop(0, 9)),
+        (Gop(4, 9, "previous", True, context=5), Gop(4, 5)),
         (Gop(4, 2, "shared", True), Gop(0, 5, "still", True)),
         (Gop(5, 1, "still"), Gop(0, 5)),
     ):
@@ -251,6 +294,16 @@ def decodable(gops: list[Gop], whole: set[int], stills: set[int]) -> set[int]:
     return done
 
 
+def exact(gops: list[Gop], whole: set[int], stills: set[int], blended: bool) -> set[int]:
+    """GOPs whose pictures are right: where latents are blended, with both neighbours at hand."""
+    done = decodable(gops, whole, stills)
+    if not blended:
+        return done
+    joined = {i for i, g in enumerate(gops) if g.fade}  # with the GOP before
+    return {i for i in done if (i not in joined or i - 1 in done)
+            and (i + 1 not in joined or i + 1 in done)}  # fmt: skip
+
+
 @settings(deadline=None)
 @given(planned(choose=True), st.data())
 def test_what_is_needed_gives_the_frames_asked_for_and_no_less_does(
@@ -258,16 +311,17 @@ def test_what_is_needed_gives_the_frames_asked_for_and_no_less_does(
 ) -> None:
     start = data.draw(st.integers(0, p.frames - 1))
     end = data.draw(st.integers(start + 1, p.frames))
-    decode, stills = needed(p.gops, start, end)
+    blended = p.alignment == "blend"
+    decode, stills = needed(p.gops, start, end, blended)
     asked = set(range(start, end))
     # Cross-faded frames need both GOPs that have them.
     wanted = {i for i, g in enumerate(p.gops) if asked & set(range(g.start + g.skip, g.end))}
-    assert wanted <= decodable(p.gops, decode, stills)
+    assert wanted <= exact(p.gops, decode, stills, blended)
     assert not decode & stills
     for i in decode:
-        assert not wanted <= decodable(p.gops, decode - {i}, stills)
+        assert not wanted <= exact(p.gops, decode - {i}, stills, blended)
     for i in stills:
-        assert not wanted <= decodable(p.gops, decode, stills - {i})
+        assert not wanted <= exact(p.gops, decode, stills - {i}, blended)
 
 
 @settings(deadline=None)
@@ -291,6 +345,13 @@ def test_a_lost_gop_costs_a_chain_its_rest_and_flf2v_one_more() -> None:
     refreshed = list(plan(frames, 33, 4, "i2v", refresh=2))
     assert dependents(refreshed, 0) == [1] and dependents(refreshed, 1) == []
     assert needed(refreshed, 70, 71) == ({2}, set())
+    pinned = list(plan(frames, 33, 4, "overlap", overlap=5, alignment="pin", refresh=3))
+    assert needed(pinned, 80, 81) == ({0, 1, 2}, set()) and dependents(pinned, 0) == [1, 2]
+    assert needed(pinned, 90, 91) == ({3}, set())
+    faded = list(plan(frames, 33, 4, "overlap", overlap=5))  # GOPs start at 0, 28, 56, ...
+    assert needed(faded, 40, 41) == ({1}, set()) and needed(faded, 57, 58) == ({1, 2}, set())
+    assert needed(faded, 40, 41, blended=True) == ({0, 1, 2}, set())
+    assert needed(faded, 57, 58, blended=True) == ({0, 1, 2, 3}, set())
 
 
 # -- putting pictures together ----------------------------------------------------------------

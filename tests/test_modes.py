@@ -27,7 +27,10 @@ from gvcc.session import Session
 
 CASES: dict[str, dict[str, Any]] = {
     "t2v": {}, "t2v-overlap": {"overlap": 3}, "i2v": {}, "i2v-refresh": {"refresh": 2},
-    "i2v-plain": {"residual": False}, "flf2v": {}, "auto": {},
+    "i2v-plain": {"residual": False}, "flf2v": {}, "auto": {}, "overlap": {"overlap": 1},
+    "overlap-blend": {"overlap": 5, "gop": 13, "alignment": "blend"},
+    "overlap-fade": {"overlap": 5, "gop": 13, "alignment": "fade"},
+    "overlap-refresh": {"overlap": 5, "gop": 13, "refresh": 2},
 }  # fmt: skip
 DECODE = """
 import hashlib, sys
@@ -35,7 +38,9 @@ import gvcc
 for name in sys.argv[1:]:
     print(hashlib.sha256(gvcc.decode(open(name, "rb").read()).frames.tobytes()).hexdigest())
 """
-CODERS = {"default": {}, "paper": {"preset": "paper", "codebook": 256}}
+CODERS: dict[str, dict[str, Any]] = {
+    "default": {}, "paper": {"preset": "paper", "codebook": 256}, "rcc": {"coder": "rcc"},
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +64,8 @@ def made(
 
 
 def config(case: str, size: int, gop: int = 9, coder: str = "default") -> EncodeConfig:
-    settings = CASES[case] | CODERS[coder]
-    return EncodeConfig(mode=case.split("-")[0], size=size, gop=gop, **settings)
+    settings = {"gop": gop} | CASES[case] | CODERS[coder]
+    return EncodeConfig(mode=case.split("-")[0], size=size, **settings)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,6 +74,7 @@ def config(case: str, size: int, gop: int = 9, coder: str = "default") -> Encode
     [
         ("default", 1, 9, 400), ("default", 2, 9, 500), ("default", 34, 9, 1000),
         ("default", 70, 33, 800), ("paper", 1, 9, 400), ("paper", 34, 17, 800),
+        ("rcc", 34, 9, 1000),
     ],
 )  # fmt: skip
 def test_the_decoder_shows_the_encoders_pictures_and_the_file_lands_just_under_its_target(
@@ -117,8 +123,8 @@ def test_a_second_process_shows_the_same(tmp_path: Path, monkeypatch: pytest.Mon
 # -- what references are worth ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coder", CODERS)
-@pytest.mark.parametrize("case", ["t2v", "i2v", "flf2v"])
+@pytest.mark.parametrize("coder", ["default", "paper"])
+@pytest.mark.parametrize("case", ["t2v", "i2v", "flf2v", "overlap-refresh"])
 def test_known_latent_frames_take_no_atoms(
     case: str, coder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,9 +146,12 @@ def test_known_latent_frames_take_no_atoms(
     session = Session(stream.header, prior(), "cpu")
     for i, record in enumerate(stream.gops):
         frames = (record.gop.length(4) - 1) // 4 + 1
-        free = list(range(record.gop.first != "none", frames - record.gop.last))
+        known = {"none": 0, "previous": (record.gop.context - 1) // 4 + 1}
+        free = list(range(known.get(record.gop.first, 1), frames - record.gop.last))
         assert sorted(f for g, f in chosen if g == i) == free
-        read = trajectory.Read(session.coder(), stream.header, i, record, free)
+        coder = session.coder()
+        shape = session.shape(record.gop)
+        read = trajectory.Read(coder, stream.header, i, record, shape, free)
         counts = dict.fromkeys(free, 0)
         for step in range(record.stop):
             for f, symbols in read.symbols(step).items():

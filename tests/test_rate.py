@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import allocation, bitstream, codec, entropy, gop, rate
+from gvcc import allocation, bitstream, codec, entropy, gop, rate, schedules
 from gvcc.allocation import Profile
 from gvcc.bitstream import GopRecord, Header
 from gvcc.errors import ConfigError, TargetUnreachable
@@ -57,7 +57,8 @@ def test_presets():
     paper = EncodeConfig(preset="paper").parameters()
     want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
                 g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384,
-                knob=1.0, metric=False)  # fmt: skip
+                knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
+                table=False)  # fmt: skip
     assert paper == want
     default = EncodeConfig().parameters()
     assert (default["coder"], default["allocation"]) == ("hadamard", "matched")
@@ -79,7 +80,7 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
     ("asked", "says"),
     [
         ({"preset": "papr"}, "did you mean 'paper'"),
-        ({"codebook": 1024}, "K belongs to the gaussian codebook"),
+        ({"codebook": 1024}, "K is for preset 'paper' and for coder rcc"),
         ({"preset": "paper", "codebook": 2**16 + 1}, "K is 65537"),
         ({"preset": "paper", "codebook": -1}, "K is -1"),
         ({"preset": "paper", "codebook": 0}, "K is 0"),
@@ -114,6 +115,8 @@ def header(preset="default", frames=99, height=64, width=64, **more):
     p = EncodeConfig(preset=preset).parameters()
     names = {f.name for f in dataclasses.fields(Header)}
     known = {k: v for k, v in p.items() if k in names}
+    if p["table"]:
+        known |= {"table": 1, "steps": len(schedules.TABLES[0]) + p["tail"]}
     return Header(**{
         **known, "shift": p["shift"] or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
         "height": height, "frames": frames, "fps": Fraction(25), "colour": Colour(), "gop": 33,
@@ -157,13 +160,16 @@ def spend(pacer, head, i, g, cost):
     record = dataclasses.replace(record_of(g), stills=tuple(stills))
     frames = rate.free_frames(g, STRIDE)
     got = pacer.allot(i, g, grant.record - size_of(record), frames)
-    if got.matched is not None:
-        bits = int(got.matched.left)
+    part = 0
+    if head.table:  # at worst the GOP stops inside a step
+        bits, part = got.bits or 0, int(frames > 0)
+    elif got.budget is not None:
+        bits = int(got.budget.left)
     else:
         counts = allocation.uniform_counts(got.atoms, got.tail_atoms, got.stop, frames)
         bits = sum(cost(m) for m in itertools.chain(*counts))
     writer.bits(0, bits)
-    record = dataclasses.replace(record, stop=got.stop, atoms=got.atoms,
+    record = dataclasses.replace(record, stop=got.stop, part=part, atoms=got.atoms,
                                  tail_atoms=got.tail_atoms, symbols=writer.finish())  # fmt: skip
     room = pacer.residual_room(g, grant.record, size_of(record), len(record.symbols))
     record = dataclasses.replace(record, residual=bytes(max(0, room)))
@@ -173,17 +179,19 @@ def spend(pacer, head, i, g, cost):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", ["default", "paper", "free-gvc"])
 @settings(deadline=None, max_examples=10)
 @given(st.integers(2000, 30000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())
 def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refresh, residual, data):
     """Whatever `auto` chooses, and however far predictions are off."""
     refresh = refresh if mode in ("i2v", "auto") else 0
-    plans = list(gop.plan(frames, 33, STRIDE, mode, refresh=refresh))
-    cost = {"default": lambda m: 14 * m, "paper": lambda m: entropy.subset_bits(16384, m) + m}[
-        preset
-    ]
-    head = header(preset, frames)
+    shared = {"overlap": 5, "alignment": "pin"} if mode == "overlap" else {}
+    plans = list(gop.plan(frames, 33, STRIDE, mode, refresh=refresh, **shared))
+    cost = {
+        "default": lambda m: 14 * m, "paper": lambda m: entropy.subset_bits(16384, m) + m,
+        "free-gvc": lambda m: m,
+    }[preset]  # fmt: skip
+    head = header(preset, frames, **({"overlap": 0, "alignment": "fade"} | shared))
     config = EncodeConfig(preset, mode=mode, size=target, refresh=refresh, residual=residual)
     pacer = Pacer(head, config, plans, None, STRIDE, cost)
     head = pacer.solve(head, [fading(100.0 * (1 + i % 3)) for i in range(len(plans))])
@@ -211,7 +219,7 @@ def test_without_a_target_paper_spends_its_m_and_default_its_rate():
         for i, (g, f) in enumerate(zip(pacer.gops, (9, 9, 3), strict=True))
     ]
     assert [a.atoms for a in got] == [64 * 17 * 9, 64 * 17 * 9, 64 * 17 * 3]
-    assert [(a.stop, a.tail_atoms, a.matched) for a in got] == [(17, 0, None)] * 3
+    assert [(a.stop, a.tail_atoms, a.budget) for a in got] == [(17, 0, None)] * 3
     pacer = pacer_of("default", 99)
     fixed = len(bitstream.write_header(pacer.header))
     assert pacer.left == int(rate.DEFAULT_BPP * 99 * 64 * 64 / 8) - fixed
@@ -235,7 +243,7 @@ def test_bytes_of_stills_and_residual_are_set_apart():
     assert grant.still == pytest.approx(share, abs=1)
     room = grant.record - grant.still - pacer.empty[0]
     with_residual, without = (
-        pacer.allot(0, dataclasses.replace(first, tail=t), room, 8).matched.left
+        pacer.allot(0, dataclasses.replace(first, tail=t), room, 8).budget.left
         for t in (True, False)
     )
     assert with_residual / without == pytest.approx(1 - rate.RESIDUAL_SHARE, abs=0.01)
@@ -256,12 +264,16 @@ def test_free_frames_are_those_that_no_condition_fixes(start, stop):
     """As the priors' conditions have it."""
     prior = tiny_prior.load()
     for frames in range(start, stop):
-        for g in (Gop(0, frames), Gop(0, frames, "previous"), Gop(0, frames, "still", True)):
-            if g.last and frames < 2:
+        for g in (
+            Gop(0, frames), Gop(0, frames, "previous"), Gop(0, frames, "still", True),
+            Gop(0, frames, "previous", context=5), Gop(0, frames, "previous", context=9),
+        ):  # fmt: skip
+            if frames < max(1 + g.last, g.skip + 1):
                 continue
             latents = (g.length(STRIDE) - 1) // STRIDE + 1
             picture = torch.zeros(8, 8, 3, dtype=torch.uint8)
-            ends = (picture if g.first != "none" else None, picture if g.last else None)
+            before = picture.expand(max(1, g.skip), 8, 8, 3)
+            ends = (before if g.first != "none" else None, picture if g.last else None)
             known = prior.condition(*ends, latents).known
             assert rate.free_frames(g, STRIDE) == latents - len(known)
 

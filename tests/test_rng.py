@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gvcc import rng
 from gvcc.codebook import Hadamard, Where
+from gvcc.rcc import Chunks, Rcc
 from gvcc.rng import Key, Purpose
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
@@ -73,7 +74,7 @@ def test_golden_words() -> None:
     assert rng.normals(rng.derive(1, 0, 0, 0, Purpose.INITIAL), 3).tolist() == [
         pytest.approx(v, abs=1e-7) for v in (-0.02346761, -0.549736, -1.575707)
     ]
-    assert list(map(int, Purpose)) == [0, 1, 2, 3]
+    assert list(map(int, Purpose)) == [0, 1, 2, 3, 4, 5, 6]
 
 
 @settings(deadline=None)
@@ -183,6 +184,62 @@ def test_noise_of_the_hadamard_coder() -> None:
     z = Hadamard(seed, dim).replay(symbols, Where(gop, step, frame)).numpy()
     assert np.allclose(z, total / np.sqrt((total**2).mean()), rtol=1e-6)
     assert np.array_equal(np.rint(z * np.sqrt((total**2).mean())), total)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**16 - 1), max_size=5), st.integers(1, 40))
+def test_rows_of_normals(rows: list[int], width: int) -> None:
+    key, table = Key(8, 9), rng.normal_table()
+    got = rng.normal_rows(key, np.array(rows, np.int64), width)
+    assert got.dtype == np.float32 and got.shape == (len(rows), width)
+    for row, j in zip(got, rows, strict=True):
+        first = 8 * j * -(-width // 8)
+        slow = [slow_word(key, n // 2) >> 16 * (n % 2) & F for n in range(first, first + width)]
+        assert row.tolist() == [table[w & 0xFFFF] for w in slow]
+
+
+def test_rows_beyond_32_bits_of_counter() -> None:
+    row = 2**31 + 5
+    got = rng.normal_rows(Key(8, 9), np.array([row], np.int64), 17)[0]
+    first = 8 * row * 3
+    assert got.tolist() == [
+        rng.normal_table()[slow_word(Key(8, 9), n // 2) >> 16 * (n % 2) & 0xFFFF]
+        for n in range(first, first + 17)
+    ]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(0, F))
+def test_permutation(count: int, lo: int) -> None:
+    key = Key(lo, 3)
+    slow = sorted(range(count), key=lambda n: (slow_word(key, n), n))
+    assert rng.permutation(key, count).tolist() == slow
+
+
+def test_equal_words_of_a_permutation_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = np.arange(400) * 7 % 3
+    monkeypatch.setattr(rng, "words", lambda key, start, count: few[start : start + count])
+    assert rng.permutation(Key(1, 2), 400).tolist() == sorted(range(400), key=lambda n: (few[n], n))
+
+
+def test_noise_of_the_rcc_coder() -> None:
+    """Section 5.2 of docs/format.md, value by value."""
+    seed, dim, gop, step, numbers = 2**35 + 1, 50, 3, 2, [5, 0, 300, 5]
+    order, sign, book = (
+        Key(*slow_philox([gop, step, 0, purpose], Key(seed & F, seed >> 32))[:2])
+        for purpose in (4, 5, 6)
+    )
+    d, table, v = 13, rng.normal_table(), []  # d = ceil(50 / 4); a row starts every 16 normals
+    for a in numbers:
+        for k in range(d):
+            n = 8 * a * 2 + k
+            v.append(table[slow_word(book, n // 2) >> 16 * (n % 2) & 0xFFFF])
+    p = sorted(range(dim), key=lambda n: (slow_word(order, n), n))
+    z = [0.0] * dim
+    for m in range(dim):
+        z[p[m]] = v[m] * (1 - 2 * (slow_word(sign, m // 32) >> m % 32 & 1))
+    found = Rcc(seed, 2**14).replay(Chunks(20, np.array(numbers)), dim, gop, step)
+    assert found.tolist() == z
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -19,7 +19,10 @@ from gvcc.media import Video
 from gvcc.records import Audio, Packet
 
 __all__ = ["quick_stills"]
-CASES = ("t2v", "t2v-overlap", "i2v", "i2v-refresh", "flf2v", "auto")
+CASES = (
+    "t2v", "t2v-overlap", "i2v", "i2v-refresh", "flf2v", "auto", "overlap", "overlap-blend",
+    "overlap-fade", "overlap-refresh",
+)  # fmt: skip
 FRAMES, SIZE = 34, 1000  # four GOPs of 9 and a short one, as in test_modes
 
 
@@ -55,7 +58,7 @@ def test_some_frames_are_a_slice_of_all_and_no_gop_is_decoded_in_vain(
     assert (part.count, part.height, part.width) == (end - start, 17, 33)
     assert np.array_equal(shown(part), encoded.frames[start:end])
     gops = [g.gop for g in parser.parse(encoded.data).gops]
-    decode = gop.needed(gops, start, end)[0]
+    decode = gop.needed(gops, start, end, blended=case == "overlap-blend")[0]
     assert sampled == sorted(decode)
     assert np.array_equal(shown(part), encoded.frames[start:end])  # every pass is a new one
 
@@ -218,15 +221,16 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
     chosen: list[int] = []
     real = trajectory.Choose.__init__
 
-    def spy(self: Any, coder: Any, header: Any, number: int, *rest: Any) -> None:
-        chosen.append(number)
-        real(self, coder, header, number, *rest)
+    def spy(self: Any, scheme: Any, *rest: Any) -> None:
+        chosen.append(scheme.gop)
+        real(self, scheme, *rest)
 
     monkeypatch.setattr(trajectory.Choose, "__init__", spy)
+    later = min(3, len(ends) - 2)
     for given, done in (
         (encoded.data[: ends[0]], 0),
         (encoded.data[: ends[2]] + b"\x47\x03ab", 2),
-        (damaged(encoded.data, 3), 3),  # and what follows the damage is not trusted
+        (damaged(encoded.data, later), later),  # and what follows the damage is not trusted
         (encoded.data, len(ends) - 1),
     ):
         chosen.clear()
@@ -288,7 +292,7 @@ def test_the_encoder_reads_no_further_than_the_gop_it_writes(case: str) -> None:
         else:
             end += len(part.pictures)
             assert len(counting.passes) == looks + 1
-            assert end <= counting.passes[-1] <= end + asked.overlap
+            assert end <= counting.passes[-1] <= end + (asked.overlap or 0)
     assert end == FRAMES and data == made(case, FRAMES, SIZE)[1].data
 
 
@@ -318,9 +322,11 @@ def test_the_decoder_reads_no_further_than_the_gop_it_shows(case: str) -> None:
     decoder = codec.Decoder(pipe, prior())  # type: ignore[arg-type]
     assert pipe.place == ends[0]
     gops = [r.gop for r in parser.parse(encoded.data).gops]
-    faded = 3 if case == "t2v-overlap" else 0
+    faded = decoder.header.overlap  # what a GOP shows last may fade into the next
     for at, picture in enumerate(decoder.pictures()):
         number = next(i for i, g in enumerate(gops) if g.end - faded * (g.end < FRAMES) > at)
+        if case == "overlap-blend":  # and is decoded with it
+            number += number + 1 < len(gops)
         assert pipe.place == ends[1 + number]
         assert np.array_equal(picture, encoded.frames[at])
     assert decoder.delivered == FRAMES

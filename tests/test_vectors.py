@@ -20,7 +20,7 @@ import spec_reader
 from PIL import Image
 from test_bitstream import as_spec
 
-from gvcc import bitstream, codec, errors, parser
+from gvcc import bitstream, codec, errors, parser, schedules
 
 ROOT = Path(__file__).parent / "vectors"
 # What gvcc must say of those that could also be refused for something else.
@@ -35,7 +35,9 @@ REASONS = {
     "trailing": "after the last record", "header-leftover": "too many in the header",
     "audio-packets": "audio packet", "short-body": "check", "stop": "coded steps",
     "prior-name": "not a name", "tail": "tail", "zero-frames": "frames", "too-small": "width",
-    "layout": "layout 0x20", "no-frames": "GOP of 0 frames", "long-gop": "GOP of 6 frames",
+    "unknown-layout": "layout 0x40", "layout": "announced where there is none",
+    "reserved-flag": "inside schedule", "coder": "codebook size",
+    "no-frames": "GOP of 0 frames", "long-gop": "GOP of 6 frames",
     "first-chained": "before it", "no-shared-still": "shares a still", "no-overlap": "overlap",
     "only-repeats": "GOP of 1 frames", "fade-from-still": "cross-fade",
     "fade-too-short": "GOP of 2", "fade-after-short": "cross-fade", "start-code": "start code",
@@ -43,7 +45,20 @@ REASONS = {
     "last-alone": "last still", "last-of-one": "last still", "wide-overlap": "overlap",
     "short-residual": "within its head", "torn-residual": "words", "cut-residual": "more symbols",
     "residual-range": "range coder", "still-codec": "still codec 200", "still-length": "a still",
-    "tail-atoms": "do not fit", "head-checksum": "head", "body-checksum": "checksum of GOP 1",
+    "schedule-zero": "without a number", "schedule-unknown": "schedule number 127",
+    "schedule-steps": "expected the schedule's", "schedule-tail": "expected the schedule's",
+    "schedule-shift": "with a shift", "schedule-stop": "coded steps", "part-beyond": "coded steps",
+    "part-zero": "announced where there is none", "part-alone": "announced where there is none",
+    "blend-and-pin": "both blended and pinned", "pin-alone": "from no frames",
+    "pin-stride": "overlap is 2", "pin-after-short": "from 5 frames of one of 3",
+    "pin-only-repeats": "GOP of 5 frames", "blend-condition": "condition",
+    "blend-still": "condition", "rcc-rule": "step rule ou", "rcc-allocation": "uniform",
+    "rcc-size": "codebook size 100", "rcc-small": "codebook size 8", "rcc-atoms": "do not fit",
+    "rcc-large": "codebook size 131072", "no-chunks": " 0 chunks", "many-chunks": " 271 chunks",
+    "absurd-chunks": " 2147483647 chunks", "empty-chunks": " 200 chunks",
+    "chunks-beyond": "announced than", "cut-chunks": "announced than",
+    "second-step": " 0 chunks", "tail-atoms": "do not fit",
+    "head-checksum": "head", "body-checksum": "checksum of GOP 1",
 }  # fmt: skip
 KINDS = {"valid": {".gvcc", ".json", ".png"}, "faulty": {".gvcc"}}
 
@@ -84,7 +99,7 @@ def valid(name: str) -> tuple[bytes, dict[str, Any]]:
 def test_groups_are_as_listed(group: str) -> None:
     check_group(group)
     assert set(listed(group)) == set(
-        make_vectors.VALID if group == "valid" else faulty_vectors.faulty()
+        make_vectors.VALID if group == "valid" else make_vectors.faulty()
     )
 
 
@@ -123,7 +138,7 @@ def test_valid_as_the_spec_reader_sees_it(name: str) -> None:
         found = None if levels is None else make_vectors.digest(levels)
         assert found == expected["gops"][i]["residual"]
         assert make_vectors.digest(atoms) == expected["gops"][i]["sha256"]
-        assert [[len(f) for f in step] for step in atoms] == expected["gops"][i]["counts"]
+        assert [make_vectors.sizes(step) for step in atoms] == expected["gops"][i]["counts"]
     assert seen == as_spec(data)
 
 
@@ -155,6 +170,21 @@ def test_the_picture_checker_fails() -> None:
     for wrong in (flat + 1, spot, flat[:, :15]):
         with pytest.raises(AssertionError):
             check_pictures(wrong, flat, 0.5, 4)
+
+
+def test_the_document_has_the_schedules() -> None:
+    whole, title, section = make_vectors.FORMAT.read_text().partition("\n## 14. Schedules\n")
+    assert title and section.endswith("\n" + make_vectors.schedule_section())
+    assert section.count("Schedule ") == len(schedules.TABLES) == len(spec_reader.LENGTHS)
+
+
+def test_every_kind_of_stream_has_a_vector() -> None:
+    streams = [parser.parse(valid(name)[0]) for name in listed("valid")]
+    kinds = {(s.header.coder, s.header.table > 0, s.header.alignment) for s in streams}
+    assert kinds >= {("rcc", True, "pin"), ("rcc", True, "blend"), ("rcc", True, "fade"),
+                     ("hadamard", True, "fade"), ("hadamard", True, "blend")}  # fmt: skip
+    parts = {(s.header.coder, r.part > 0) for s in streams if s.header.table for r in s.gops}
+    assert parts == {(coder, part) for coder in ("rcc", "hadamard") for part in (False, True)}
 
 
 def test_another_atom_changes_the_digest() -> None:
@@ -192,7 +222,7 @@ def test_every_reason_belongs_to_a_vector() -> None:
 
 
 def test_faulty_files_are_what_their_maker_makes() -> None:
-    for name, (_, error, data) in faulty_vectors.faulty().items():
+    for name, (_, error, data) in make_vectors.faulty().items():
         assert (ROOT / "faulty" / f"{name}.gvcc").read_bytes() == data
         assert listed("faulty")[name] == error
 

@@ -8,7 +8,6 @@ takes a probe: the ODE, the autoencoder's decoder and the metric. A stop may lie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from gvcc.allocation import times
 from gvcc.bitstream import Header
 from gvcc.entropy import Writer
 from gvcc.priors import Condition
-from gvcc.quality import Goal, Surrogate
+from gvcc.quality import Curve, Goal, Surrogate
 
 PROBES = 5  # of one GOP at the most
 FIRST_GUESS = 0.05  # bits per pixel, before anything is known
@@ -91,6 +90,15 @@ class Pass:
             inside = flow.snr(self._path, t + (s - t) * mid / 256) <= wanted
             first, last = (mid, last) if inside else (first, mid)
         return first
+
+    def about(self, stop: Stop) -> float:
+        """About the bits of the stop at the same place in another GOP's pass."""
+        if not stop.part:
+            return self.bits(stop.step)
+        t, s = self._coded[stop.step], self._coded[stop.step + 1]
+        low, high = flow.snr(self._path, t), flow.snr(self._path, s)
+        share = (flow.snr(self._path, t + (s - t) * stop.part / 256) - low) / (high - low)
+        return (1 - share) * self.bits(stop.step) + share * self.bits(stop.step + 1)
 
     def _at(self, step: int, part: int) -> tuple[Tensor, list[Any], int]:
         """The state of a stop, its symbols and their bits."""
@@ -168,16 +176,24 @@ class Pass:
 
 
 def reach(
-    coded: Pass, goal: Goal, surrogate: Surrogate, pixels: int, probe: Callable[[Stop], float]
-) -> tuple[Stop, float]:
+    coded: Pass, goal: Goal, surrogate: Surrogate, pixels: int, probe: Callable[[Stop], float],
+    before: tuple[Stop, float] | None = None,
+) -> tuple[Stop, float]:  # fmt: skip
     """The stop whose quality comes nearest to the goal, of at most PROBES, and its quality.
 
-    The surrogate tells where to look first; each probe corrects it, and once the goal lies between
-    two probes so does the next one.
+    The first look is where the GOP before stopped, at this GOP's own rate there, moved by what that
+    GOP missed the goal by along the surrogate: at one noise level quality changes less from GOP to
+    GOP than at one rate. Each probe corrects the surrogate, and once the goal lies between two
+    probes so does the next one.
     """
     tried: dict[Stop, float] = {}
-    wanted = FIRST_GUESS
-    if (curve := surrogate.curve()) is not None:
+    wanted, curve = FIRST_GUESS, surrogate.curve()
+    if before is not None:
+        stop, found = before
+        wanted = max(coded.about(stop), 1) / pixels
+        if curve is not None:
+            wanted *= _factor(curve, wanted, goal.value - found)
+    elif curve is not None:
         wanted = curve.rate(goal.value)
     while len(tried) < PROBES:
         stop = coded.near(min(wanted, 10.0) * pixels)
@@ -204,9 +220,16 @@ def _next(tried: dict[Stop, float], value: float, surrogate: Surrogate, pixels: 
         between: float = low[0] * (high[0] / low[0]) ** min(max(share, 0.1), 0.9)
         return between
     rate, found = by_rate[-1] if high is None else by_rate[0]
-    factor: float = 2.0 if found < value else 0.5
     curve = surrogate.curve()
-    if curve is not None and curve.b > 0:  # keep its slope, move it through this probe
-        moved = curve.rate(value + curve.quality(rate) - found)
-        factor = min(max(moved / rate, 0.25), 4.0) if moved > 0 and math.isfinite(moved) else factor
-    return rate * factor
+    if curve is not None and curve.b > 0:
+        return rate * _factor(curve, rate, value - found)
+    return rate * (2.0 if found < value else 0.5)
+
+
+def _factor(curve: Curve, rate: float, more: float) -> float:
+    """What to multiply a rate by for so much more quality: the curve's own slope, through another
+    point; a quarter to four."""
+    if curve.b <= 0:
+        return 1.0
+    moved = curve.rate(curve.quality(rate) + more)
+    return min(max(moved / rate, 0.25), 4.0)

@@ -242,6 +242,8 @@ def _checked(prior: Prior, header: Header) -> Prior:
         raise Corrupt(f"prior {header.prior} is on path {spec.path}, not {header.path}")
     if (header.gop - 1) % spec.stride[0]:
         raise Corrupt(f"GOP length {header.gop} is not 1 modulo {spec.stride[0]}")
+    if header.alignment == "pin" and (header.overlap - 1) % spec.stride[0]:
+        raise Corrupt(f"overlap is {header.overlap}, expected 1 modulo {spec.stride[0]}")
     return prior
 
 

@@ -69,7 +69,8 @@ def show(stream: Stream, console: Console) -> None:
     for i, g in enumerate(d["gops"]):
         table.add_row(
             str(i), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
-            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]), str(g["residual"]),
+            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]),
+            str(g["residual"]),
             f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip
     console.print(table)

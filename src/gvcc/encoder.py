@@ -105,6 +105,7 @@ class _Encoder:
         ))  # fmt: skip
         self.goal = None if config.quality is None else goal(config.quality)
         self.surrogate = Surrogate()
+        self.reached: tuple[Stop, float] | None = None  # where the GOP before stopped
         self.audio = clip.audio if self.header.audio else None
         self.session = Session(self.header, self.prior, config.device)
         self.coder = self.session.coder()
@@ -277,7 +278,9 @@ class _Encoder:
             shown = self.session.render(record, coded.latent(stop))[g.skip :]
             return goal.measure(wanted, shown, self.clip.fps)
 
-        return reach(coded, goal, self.surrogate, wanted[..., 0].size, probe)
+        pixels = wanted[..., 0].size
+        self.reached = reach(coded, goal, self.surrogate, pixels, probe, self.reached)
+        return self.reached
 
     def _residual(self, g: Gop, frames: Pictures, x0: Tensor, x: Tensor, size: int) -> bytes:
         """What takes the last latent frame of x nearer to the clip's last pictures."""

@@ -149,7 +149,7 @@ def plan(
         raise unknown("alignment", alignment, ALIGNMENTS)
     if mode != "overlap" and alignment != "fade":
         raise ConfigError(f"alignment {alignment} is for mode overlap, not {mode}")
-    if mode == "overlap" and overlap != legal_length(overlap, stride):
+    if mode == "overlap" and (overlap < 1 or overlap != legal_length(overlap, stride)):
         raise ConfigError(f"overlap is {overlap}, expected 1 modulo {stride} in mode overlap")
     chained = mode in ("i2v", "auto") or alignment == "pin"
     if refresh < 0 or (refresh and not chained):
@@ -213,18 +213,21 @@ def needed(
 ) -> tuple[set[int], set[int]]:
     """Numbers of the GOPs to decode for frames start .. end - 1, and of those of which only the
     last still is wanted. `blended`: latents are, so that pictures depend on the GOP after."""
-    ends = [g.end for g in gops]
-    decode: set[int] = set()
-    for i in range(bisect.bisect_right(ends, start), len(gops)):
-        if gops[i].start + gops[i].skip >= end:
-            break
-        decode.add(i)
-        while gops[i].first == "previous" and i - 1 not in decode:
-            i -= 1
-            decode.add(i)
+    first = bisect.bisect_right([g.end for g in gops], start)
+    if first == len(gops):  # of a stream that breaks off
+        return set(), set()
+    # Not the first that starts later: one that repeats much may be followed by one that fades more.
+    last = max(i for i in range(first, len(gops)) if gops[i].start + gops[i].skip < end)
+    while gops[first].first == "previous":
+        first -= 1
+    decode = set(range(first, last + 1))
     if blended:
-        decode |= {i - 1 for i in decode if gops[i].fade}
-        decode |= {i + 1 for i in decode if i + 1 < len(gops) and gops[i + 1].fade}
+        decode |= {last + 1} if last + 1 < len(gops) and gops[last + 1].fade else set()
+        while gops[first].fade:
+            first -= 1
+            decode.add(first)
+            if gops[first].frames >= gops[first].fade + gops[first + 1].fade:
+                break  # else what it was blended with goes on into the next blend
     stills = {i - 1 for i in decode if gops[i].first == "shared"}
     return decode, stills - decode
 
@@ -254,8 +257,12 @@ class Assembler:
         """The pictures [n,H,W,3] that are final once GOP `gop` is decoded to [frames,H,W,3]."""
         held, new = self._held, pictures[gop.skip :]
         if gop.fade and held is not None:
-            new = np.concatenate([cross_fade(held[-gop.fade :], new[: gop.fade]), new[gop.fade :]])
-            held = held[: -gop.fade]
+            # Fewer than are faded only where the first GOP that is decoded repeats some of them.
+            there = min(gop.fade, len(held))
+            old = new[: gop.fade].copy()
+            old[gop.fade - there :] = held[len(held) - there :]
+            faded = cross_fade(old, new[: gop.fade])[gop.fade - there :]
+            new, held = np.concatenate([faded, new[gop.fade :]]), held[: len(held) - there]
         if held is not None and len(held):
             new = np.concatenate([held, new])
         keep = min(self.overlap, len(new))

@@ -133,7 +133,7 @@ class Rcc:
         for no chunks, more than there are values or room for, or chunks that would be empty."""
         n = reader.bits(reader.bits(5))
         c = reader.bits(6)
-        if not 0 < n <= dim or (n - 1) * -(-dim // n) >= dim:
+        if not 0 < n <= min(dim, MOST_CHUNKS) or (n - 1) * -(-dim // n) >= dim:
             raise Corrupt(f"{n} chunks of {dim} values")
         table = law.table(c, self.candidates(c))
         frequencies = entropy.frequencies(table)
