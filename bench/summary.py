@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nano_plot
 import numpy as np
+import summary_free
 import summary_modes
 from pages import RESULTS, load, table
 
@@ -138,11 +139,17 @@ SECTIONS = {
     summary_modes.chain: {"chain"},
     summary_modes.references: {"stills", "residual", "shares"},
     summary_modes.length: {"long_clip", "scenes"},
+    summary_free.systems: {"systems"},
+    summary_free.control: {"aqc"},
+    summary_free.alignment: {"alignment"},
+    summary_free.speed: {"rcc_speed"},
+    summary_free.own_size: {"own_size"},
     rate_distortion: {"nano_rd", "anchors", "nano_presets", "nano_speed"},
     clips: {"eval_clips"},
     autoencoder: {"autoencoder"},
     denoiser: {"nano_denoiser"},
     gaussian: {"gaussian_rd"},
+    summary_free.coders: {"gaussian_rd"},
     codebooks: {"codebook"},
     metric: {"steering_metric"},
 }
@@ -156,7 +163,7 @@ def main() -> None:
     for section, needs in SECTIONS.items():
         if needs <= measured:  # a bench that was not run yet has no section
             parts.append(section())
-    parser.parse_args().out.write_text("\n\n".join(parts) + "\n")
+    parser.parse_args().out.write_text("\n\n".join(filter(None, parts)) + "\n")
 
 
 if __name__ == "__main__":

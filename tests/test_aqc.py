@@ -161,6 +161,9 @@ class Fine:
     def __init__(self, most: int = 10**9) -> None:
         self.most = most
 
+    def about(self, stop: Stop) -> float:
+        return stop.bits
+
     def near(self, bits: float) -> Stop:
         got = min(int(bits), self.most)
         return Stop(LAST if got == self.most else 1, 0, got)
@@ -179,6 +182,7 @@ def controlled(law: Curve, value: float, gops: int, noise: float, most: int = 10
     """What each GOP of a clip reaches, PSNR, and the probes that took; a GOP's own level differs,
     and each probe has noise of its own."""
     rng, surrogate, out = np.random.default_rng(seed), Surrogate(), []
+    before: tuple[Stop, float] | None = None
     for _ in range(gops):
         level, probes = rng.normal(0, 0.5), [0]
 
@@ -186,8 +190,9 @@ def controlled(law: Curve, value: float, gops: int, noise: float, most: int = 10
             probes[0] += 1
             return law(max(stop.bits, 1) / PIXELS) + level + rng.normal(0, noise)
 
-        got = reach(Fine(most), Goal("psnr", value), surrogate, PIXELS, probe)  # type: ignore[arg-type]
-        out.append((got[1], probes[0]))
+        fine: Any = Fine(most)
+        before = reach(fine, Goal("psnr", value), surrogate, PIXELS, probe, before)
+        out.append((before[1], probes[0]))
     return out
 
 

@@ -210,7 +210,7 @@ def test_more_chunks_than_the_record_holds_are_refused_before_anything_is_made(c
     made = []
     monkeypatch.setattr(entropy.Reader, "table", lambda self, f: made.append(f))
     with pytest.raises(Corrupt, match="more symbols are announced"):
-        Rcc(1, 2**16).read(2**24, Law(), written(2**24, c))
+        Rcc(1, 2**16).read(rcc.MOST_CHUNKS, Law(), written(rcc.MOST_CHUNKS, c))
     assert not made
 
 

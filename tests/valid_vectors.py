@@ -113,16 +113,17 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         dict(preset="short", size=1500, gop=9, overlap=3, still_codec="av1", plan=MIXED), {},
     ),
     "rcc-pin": (
-        "preset free-gvc: rcc, a schedule, GOPs pinned on 5 decoded pictures; GOP 3 starts anew",
-        "tiny", (45, 24, 48), dict(preset="free-gvc", size=800, gop=17, refresh=3), {},
+        "free-gvc with rcc: a schedule, GOPs pinned on 5 decoded pictures; GOP 3 starts anew",
+        "tiny", (45, 24, 48), dict(preset="free-gvc", coder="rcc", size=800, gop=17, refresh=3), {},
     ),
     "rcc-part": (
         "rcc in t2v: GOPs that stop inside a step",
-        "tiny", (12, 24, 40), dict(preset="free-gvc", mode="t2v", size=260, gop=9), {},
+        "tiny", (12, 24, 40), dict(preset="free-gvc", coder="rcc", mode="t2v", size=260, gop=9), {},
     ),
     "rcc-stop": (
         "rcc: every GOP stops after 9 steps; chunks of at most 64 candidates; 17x33",
-        "tiny", (9, 33, 17), dict(preset="free-gvc", mode="t2v", stop=9, codebook=64), {},
+        "tiny", (9, 33, 17),
+        dict(preset="free-gvc", coder="rcc", mode="t2v", stop=9, codebook=64), {},
     ),
     "rcc-i2v": (
         "rcc in i2v: a still, a chain, residuals",
@@ -145,17 +146,17 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "fade": (
         "mode overlap, cross-faded: hadamard with a schedule",
         "tiny", (21, 24, 32),
-        dict(preset="free-gvc", coder="codebook", alignment="fade", size=420, gop=13), {},
+        dict(preset="free-gvc", alignment="fade", size=420, gop=13), {},
     ),
     "blend-rcc": (
         "mode overlap: three GOPs, two latent frames blended at each joint, rcc",
         "tiny", (40, 24, 32),
-        dict(preset="free-gvc", alignment="blend", overlap=9, size=500, gop=21), {},
+        dict(preset="free-gvc", coder="rcc", alignment="blend", overlap=9, size=500, gop=21), {},
     ),
     "blend-cut": (
         "mode overlap: blended GOPs, and a scene cut at frame 16 with none; hadamard, a schedule",
         "tiny", (34, 24, 32),
-        dict(preset="free-gvc", coder="codebook", alignment="blend", stop=11, gop=13, cut=16), {},
+        dict(preset="free-gvc", alignment="blend", stop=11, gop=13, cut=16), {},
     ),
     "gauss": (
         "the prior gauss as shipped; follows its weights",

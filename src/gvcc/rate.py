@@ -45,12 +45,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade", table=False,
     ),
     "free-gvc": dict(
-        coder="rcc", rule="posterior", allocation="matched", steps=None, tail=4, shift=1.0,
-        g_scale=0.0, multistep=True, seed=1, atoms=None, tail_atoms=None, size=2**14, knob=None,
+        coder="hadamard", rule="posterior", allocation="matched", steps=None, tail=4, shift=1.0,
+        g_scale=0.0, multistep=True, seed=1, atoms=None, tail_atoms=None, size=0, knob=None,
         metric=True, mode="overlap", overlap=OVERLAP, alignment="pin", table=True,
     ),
 }  # fmt: skip
 CODERS = ("codebook", "rcc")
+CANDIDATES = 2**14  # of a chunk of rcc: 12 bits of information, and two to spare
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class EncodeConfig:
     At most one of `bpp` (bits per pixel), `kbps` (at the clip's true frame rate), `size` (bytes),
     `quality` ("vmaf:60", see quality.METRICS; each GOP stops where it has it) and `stop` (the coded
     steps of every GOP) is the target; the first three count the whole file. Without one, `paper`
-    uses its M and the others aim at 0.05 bits per pixel. `coder` is "codebook" (the preset's; the
-    Hadamard codebook in `free-gvc`) or "rcc". `atoms` is M, the same for every frame-step (uniform
+    uses its M and the others aim at 0.05 bits per pixel. `coder` is "codebook" (the preset's own)
+    or "rcc". `atoms` is M, the same for every frame-step (uniform
     allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
     there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
     most candidates of a chunk of `rcc`. None means: as the preset or the prior has it. `mode`,
@@ -155,11 +156,10 @@ class EncodeConfig:
         """
         if self.coder is not None and self.coder not in CODERS:
             raise unknown("coder", self.coder, CODERS)
-        other = PRESETS["free-gvc" if self.coder == "rcc" else "default"]
-        if self.coder is not None and (self.coder == "rcc") != (p["coder"] == "rcc"):
+        if self.coder == "rcc":
             if self.preset == "paper":
                 raise ConfigError("preset paper is GVCC as published: it has no coder rcc")
-            p |= {n: other[n] for n in ("coder", "size")}
+            p |= dict(coder="rcc", size=CANDIDATES)
         if self.codebook is not None:
             if p["coder"] == "hadamard":
                 raise ConfigError("K is for preset 'paper' and for coder rcc")
