@@ -107,15 +107,20 @@ def test_large_files_keep_to_the_hundredth(mode: str) -> None:
     assert 8910 <= len(encoded.data) <= 9000
 
 
+@pytest.mark.slow
 def test_a_second_process_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the stills that a user gets
-    want = []
-    for case in ("t2v-overlap", "i2v", "flf2v", "auto"):
-        encoded = codec.encode(clip(12, 33, 48), config(case, 900), prior())
-        (tmp_path / case).write_bytes(encoded.data)
+    want, files = [], []
+    for case, coder in (
+        ("t2v-overlap", "default"), ("i2v", "default"), ("flf2v", "default"), ("auto", "default"),
+        ("t2v", "rcc"), ("overlap-refresh", "rcc"), ("overlap-blend", "rcc"),
+        ("overlap-blend", "default"),
+    ):  # fmt: skip
+        encoded = codec.encode(clip(22, 33, 47), config(case, 900, coder=coder), prior())
+        files.append(tmp_path / f"{case}-{coder}")
+        files[-1].write_bytes(encoded.data)
         want.append(hashlib.sha256(encoded.frames.tobytes()).hexdigest())
-    files = [str(tmp_path / c) for c in ("t2v-overlap", "i2v", "flf2v", "auto")]
-    run = [sys.executable, "-c", DECODE, *files]
+    run = [sys.executable, "-c", DECODE, *map(str, files)]
     got = subprocess.run(run, capture_output=True, check=True, text=True).stdout.split()
     assert got == want
 

@@ -175,7 +175,7 @@ def encode(
         clip = media.open_clip(source, frames=frames, matrix=matrix, audio=audio)
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
-    begin, total, kept, qualities = time.monotonic(), 0, b"", list[float]()
+    begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with Growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
         for part in codec.encode_parts(clip, config, model, bar, file.begun):
@@ -183,9 +183,8 @@ def encode(
             file.worth |= part.pictures is not None
             total += len(part.data)
             kept += part.data if verify and output == "-" else b""
-            if part.quality is not None:
-                qualities.append(part.quality)
             if part.pictures is not None:
+                qualities.append(part.quality)
                 promised.update(part.pictures.tobytes())
     mode = config.parameters()["mode"]
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
@@ -219,16 +218,19 @@ def encode(
         _fail(GvccError(problem), 4)
 
 
-def _tell_missed(asked: str, found: list[float]) -> None:
-    """Say which GOPs have not the quality asked for: the prior cannot do better, or worse."""
+def _tell_missed(asked: str, found: list[float | None]) -> None:
+    """Say which GOPs have not the quality asked for: the prior cannot do better, or worse. Those
+    without one are nothing but stills."""
     from gvcc.quality import goal
 
     aim = goal(asked)
-    off = [i for i, q in enumerate(found) if abs(q - aim.value) > aim.tolerance]
+    off = {
+        i: q for i, q in enumerate(found) if q is not None and abs(q - aim.value) > aim.tolerance
+    }
     if off:
-        worst = max(off, key=lambda i: abs(found[i] - aim.value))
+        worst = max(off, key=lambda i: abs(off[i] - aim.value))
         say(f"note: {len(off)} of {len(found)} GOPs are not within {aim.tolerance:g} of {asked}; "
-            f"GOP {worst} has {found[worst]:.4g}")  # fmt: skip
+            f"GOP {worst} has {off[worst]:.4g}")  # fmt: skip
 
 
 @app.command()

@@ -71,7 +71,8 @@ def encode_parts(
     look that mode and target ask for.
 
     `prior` overrides loading config.prior. `resume` is the beginning of the same encoding: its
-    whole GOPs are decoded instead of coded again. Raises ConfigError for settings out of range or
+    whole GOPs are decoded instead of coded again (with a target quality later GOPs may then stop
+    elsewhere than they would have). Raises ConfigError for settings out of range or
     another `resume`, and TargetUnreachable, with the smallest possible size, for a target below it.
     """
     return _Encoder(clip, config or EncodeConfig(), prior, progress).parts(resume)
@@ -163,6 +164,8 @@ class _Encoder:
             quality = None
             if coded := next(done, None):
                 record, latent = self._again(coded, options)
+                if self.goal is not None:
+                    quality = self._recall(record, latent, window.take(planned))
             else:
                 best = self._best(i, planned, options, window.take(planned))
                 record, latent, quality = best.record, best.latent, best.quality
@@ -200,6 +203,19 @@ class _Encoder:
         latent = decode_record(self.session, coded.index, record, lambda step, _: self._tell(
             coded.index, step + 1, self.header.steps, "code"))  # fmt: skip
         return record, latent
+
+    def _recall(self, record: GopRecord, latent: Tensor, frames: Pictures) -> float:
+        """What a resumed GOP has of the goal, for the GOPs after it. The probes that led there are
+        gone, so these may stop elsewhere than without the break."""
+        assert self.goal is not None
+        g, bits = record.gop, 8 * len(record.symbols)
+        wanted = frames[g.skip :]
+        shown = self.session.render(record, latent)[g.skip :]
+        quality = self.goal.measure(wanted, shown, self.clip.fps)
+        self.surrogate.add(bits / wanted[..., 0].size, quality)
+        self.surrogate.next_gop()
+        self.reached = Stop(record.stop, record.part, bits), quality
+        return quality
 
     def _best(self, i: int, planned: Gop, options: Sequence[Gop], frames: Pictures) -> _Candidate:
         """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R."""

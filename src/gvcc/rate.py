@@ -24,7 +24,7 @@ from gvcc.allocation import (
 from gvcc.bitstream import Header
 from gvcc.codebook import MOST_OF_SUBSET
 from gvcc.errors import ConfigError, TargetUnreachable, unknown
-from gvcc.gop import MODES, Gop, variants
+from gvcc.gop import ALIGNMENTS, MODES, Gop, variants
 from gvcc.quality import goal
 from gvcc.records import Audio
 
@@ -122,6 +122,8 @@ class EncodeConfig:
             p |= dict(mode=self.mode, overlap=OVERLAP if overlaps else 0,
                       alignment="pin" if overlaps else "fade")  # fmt: skip
         p |= {n: v for n in ("overlap", "alignment") if (v := getattr(self, n)) is not None}
+        if p["alignment"] in ALIGNMENTS[1:] and p["mode"] != "overlap":
+            raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
         self._choose_coder(p)
         if self.atoms is not None:
             p["atoms"], p["allocation"], p["tail_atoms"] = self.atoms, "uniform", None
