@@ -136,7 +136,7 @@ def bars(cells: list[dict[str, Any]]) -> dict[str, Any]:
                 means[v][f"{series}_net"] = net
         pairs = {}
         for one, other in (("blend", "off"), ("pin", "blend"), ("pin", "off")):
-            for key in ("error_excess", "error_net", "motion_excess", "motion_net", "bytes"):
+            for key in ("error_excess", "motion_excess", "bytes"):
                 pairs[f"{one}_over_{other}_{key}"] = means[one][key] / means[other][key]
         out[target] = {"clips": len(whole), "means": means, "ratios": pairs}
     return out

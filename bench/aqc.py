@@ -1,9 +1,9 @@
-"""Adaptive Quality Control -> docs/results/aqc.json and aqc.png.
+"""Adaptive Quality Control -> docs/results/aqc.json and aqc.png (coder rcc) or aqc_codebook.*.
 
 The whole evaluation clips, and all of them joined to one programme, at 96 px height, cropped to 120
-px width and to whole GOPs of 9 frames: prior nano, preset free-gvc with coder rcc, mode t2v, which
-has no condition, so that a GOP's qualities at several stops are exactly those of files at those
-stops. For each clip and metric:
+px width and to whole GOPs of 9 frames: prior nano, preset free-gvc, mode t2v, which has no
+condition, so that a GOP's qualities at several stops are exactly those of files at those stops.
+For each clip and metric:
 
 - goal: the mean quality at a middle stop, or what the worst GOP has at the deepest stop that was
   looked at, if that is less; a real file with that goal, and how near each GOP came to it;
@@ -67,11 +67,13 @@ class Every:
         return self.last["psnr"]
 
 
-def sweep(video: Video, prior: Prior) -> list[dict[str, Any]]:
+def sweep(video: Video, prior: Prior, coder: str) -> list[dict[str, Any]]:
     """Each GOP at each of STOPS: bytes of its record and all qualities."""
     every, out = Every(), list[dict[str, Any]]()
 
-    def look(coded: aqc.Pass, goal: Any, surrogate: Any, pixels: int, probe: Any) -> Any:
+    def look(
+        coded: aqc.Pass, goal: Any, surrogate: Any, pixels: int, probe: Any, before: Any
+    ) -> Any:
         points = []
         for n in STOPS:
             stop = coded.stop(n, 0)
@@ -85,7 +87,7 @@ def sweep(video: Video, prior: Prior) -> list[dict[str, Any]]:
     encoder.reach, encoder.goal = look, lambda text: every  # type: ignore[assignment,return-value]
     try:
         asked = EncodeConfig(
-            "free-gvc", coder="rcc", mode="t2v", gop=GOP, quality="psnr:30", audio=False
+            "free-gvc", coder=coder, mode="t2v", gop=GOP, quality="psnr:30", audio=False
         )
         parts = list(encoder.encode_parts(video, asked, prior))[1:]
     finally:
@@ -99,23 +101,23 @@ def sweep(video: Video, prior: Prior) -> list[dict[str, Any]]:
     return out
 
 
-def towards(video: Video, metric: str, value: float, prior: Prior) -> dict[str, Any]:
+def towards(video: Video, metric: str, value: float, prior: Prior, coder: str) -> dict[str, Any]:
     """A real file with a goal: what each GOP has of it, and after how many probes."""
     probes: list[int] = []
     real = encoder.reach
 
-    def counted(coded: Any, goal: Any, surrogate: Any, pixels: int, probe: Any) -> Any:
+    def counted(coded: Any, goal: Any, surrogate: Any, pixels: int, probe: Any, before: Any) -> Any:
         probes.append(0)
 
         def counting(stop: aqc.Stop) -> float:
             probes[-1] += 1
             return float(probe(stop))
 
-        return real(coded, goal, surrogate, pixels, counting)
+        return real(coded, goal, surrogate, pixels, counting, before)
 
     encoder.reach = counted
     try:
-        asked = EncodeConfig("free-gvc", coder="rcc", mode="t2v", gop=GOP,
+        asked = EncodeConfig("free-gvc", coder=coder, mode="t2v", gop=GOP,
                              quality=f"{metric}:{value}", audio=False)  # fmt: skip
         parts = list(encoder.encode_parts(video, asked, prior))
     finally:
@@ -170,7 +172,7 @@ def surrogates(swept: list[dict[str, Any]], metric: str) -> dict[str, float]:
     return {form: float(np.sqrt(np.mean(np.square(e)))) for form, e in left.items()}
 
 
-def plot(result: dict[str, Any]) -> None:
+def plot(result: dict[str, Any], name: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -188,35 +190,40 @@ def plot(result: dict[str, Any]) -> None:
             row[0].set(xlabel="GOP of the programme", ylabel=metric)
             row[0].legend(fontsize=8)
         forms = (*quality.FORMS, "best")
-        for i, name in enumerate(CLIPS):
-            if name in result["surrogate"]:
-                e = [result["surrogate"][name][metric][f] for f in forms]
-                row[1].bar(np.arange(len(forms)) + 0.16 * (i - 2), e, 0.15, label=name)
+        for i, n in enumerate(CLIPS):
+            if n in result["surrogate"]:
+                e = [result["surrogate"][n][metric][f] for f in forms]
+                row[1].bar(np.arange(len(forms)) + 0.16 * (i - 2), e, 0.15, label=n)
         row[1].set_xticks(range(len(forms)), forms)
         row[1].set_ylabel(f"leave-one-out error, {metric}")
         row[1].legend(fontsize=7)
-    figure.suptitle(f"nano, free-gvc, rcc, {WIDTH}x{HEIGHT}, GOPs of {GOP} frames")
+    figure.suptitle(f"nano, free-gvc, {result['coder']}, {WIDTH}x{HEIGHT}, GOPs of {GOP} frames")
     figure.tight_layout()
-    figure.savefig(RESULTS / "aqc.png", dpi=90)
+    figure.savefig(RESULTS / f"{name}.png", dpi=90)
     plt.close(figure)
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--fresh", action="store_true", help="measure everything anew")
-    fresh = asked.parse_args().fresh
+    asked.add_argument("--files", action="store_true", help="keep what is known of fixed stops")
+    asked.add_argument("--coder", choices=("rcc", "codebook"), default="rcc")
+    given = asked.parse_args()
+    coder, out = given.coder, "aqc" if given.coder == "rcc" else "aqc_codebook"
     torch.set_num_threads(1)
     passes.install()
     prior = nano.load()
-    digest, path = prior.spec.digest.hex(), RESULTS / "aqc.json"
+    digest, path = prior.spec.digest.hex(), RESULTS / f"{out}.json"
     result: dict[str, Any] = {}
-    if path.exists() and not fresh:
+    if path.exists() and not given.fresh:
         result = json.loads(path.read_text())
     if result.get("weights") != digest:
-        result = {"prior": "nano", "weights": digest, "preset": "free-gvc", "coder": "rcc",
+        result = {"prior": "nano", "weights": digest, "preset": "free-gvc", "coder": coder,
                   "mode": "t2v", "height": HEIGHT, "width": WIDTH, "gop": GOP,
                   "stops": list(STOPS), "judged": {}, "surrogate": {}, "swept": {},
                   "files": {}}  # fmt: skip
+    if given.files:
+        result["files"], result["judged"] = {}, {}
     videos = {name: cropped(name) for name in CLIPS}
     videos[PROGRAMME] = Video(
         np.concatenate([videos[n].frames for n in CLIPS]), Fraction(24), videos[CLIPS[0]].colour
@@ -225,8 +232,8 @@ def main() -> None:
     for name, video in videos.items():
         passes.forget()
         if name != PROGRAMME and name not in result["swept"]:
-            result["swept"][name] = sweep(video, prior)
-            save("aqc", result)
+            result["swept"][name] = sweep(video, prior, coder)
+            save(out, result)
         of = CLIPS if name == PROGRAMME else (name,)
         swept = [g for n in of for g in result["swept"][n]]
         for metric in MEASURED:
@@ -234,11 +241,12 @@ def main() -> None:
             if name != PROGRAMME:
                 result["surrogate"].setdefault(name, {})[metric] = surrogates(swept, metric)
             if key not in result["files"]:
-                result["files"][key] = towards(video, metric, goal_of(swept, metric), prior)
+                value = goal_of(swept, metric)
+                result["files"][key] = towards(video, metric, value, prior, coder)
             result["judged"][key] = judged(swept, metric, result["files"][key])
             print(key, result["judged"][key], file=sys.stderr, flush=True)
-            save("aqc", result)
-    plot(result)
+            save(out, result)
+    plot(result, out)
 
 
 if __name__ == "__main__":

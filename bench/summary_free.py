@@ -28,13 +28,21 @@ def systems() -> str:
     )
 
 
-def control() -> str:
-    d = load("aqc")
+def control_rcc() -> str:
+    return "## Quality control\n\n" + control("aqc")
+
+
+def control_codebook() -> str:
+    return "## Quality control with the codebook\n\n" + control("aqc_codebook")
+
+
+def control(name: str) -> str:
+    d = load(name)
     keys = (
         "goal", "tolerance", "gops", "after_third", "within", "share_within", "probes_per_gop",
         "bytes", "bits_per_pixel", "variance", "variance_fixed_stop", "variance_ratio",
     )  # fmt: skip
-    rows = [[*name.split(), *(j[k] for k in keys)] for name, j in d["judged"].items()]
+    rows = [[*what.split(), *(j[k] for k in keys)] for what, j in d["judged"].items()]
     single = {m: [j for n, j in d["judged"].items()
                   if n.endswith(m) and not n.startswith("programme")]
               for m in ("psnr", "vmaf")}  # fmt: skip
@@ -51,7 +59,7 @@ def control() -> str:
         of = [e[m] for e in d["surrogate"].values()]
         left.append(["mean", m, *(float(np.mean([e[f] for e in of])) for f in forms)])
     return (
-        f"## Quality control\n\nPrior {d['prior']}, preset {d['preset']}, coder {d['coder']}, mode "
+        f"Prior {d['prior']}, preset {d['preset']}, coder {d['coder']}, mode "
         f"{d['mode']}, {d['width']}x{d['height']}, GOPs of {d['gop']} frames, the evaluation clips "
         "whole (but for frames of no whole GOP); `programme` is all of them joined, so that it has "
         "scene changes. Real files with a goal. `variance` is that of the quality over GOPs; "
@@ -64,7 +72,7 @@ def control() -> str:
         f"stops {', '.join(map(str, d['stops']))} (root mean square over GOPs; `best`: the form "
         "chosen anew for each GOP):\n\n"
         + table(["clip", "metric", *forms], left)
-        + "\n\n![quality control](aqc.png)"
+        + f"\n\n![quality control]({name}.png)"
     )
 
 

@@ -209,7 +209,9 @@ def plot(result: dict[str, Any]) -> None:
             ax.plot([r["bits_per_pixel"] for r in rows], [r[key] for r in rows], "o-", ms=4,
                     label=system)  # fmt: skip
         ax.set(xscale="log", xlabel="bits per pixel", ylabel=label)
-        ax.grid(alpha=0.3, which="both")
+        ax.set_xticks(BPP, [str(b) for b in BPP], minor=False)
+        ax.set_xticks([], minor=True)
+        ax.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.suptitle(f"mean of five clips, nano, {WIDTH}x{HEIGHT}, one GOP of {FRAMES} frames")
     figure.tight_layout()

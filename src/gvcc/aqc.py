@@ -184,7 +184,7 @@ def reach(
     The first look is where the GOP before stopped, at this GOP's own rate there, moved by what that
     GOP missed the goal by along the surrogate: at one noise level quality changes less from GOP to
     GOP than at one rate. Each probe corrects the surrogate, and once the goal lies between two
-    probes so does the next one.
+    probes so does the next one. Half the tolerance is good enough.
     """
     tried: dict[Stop, float] = {}
     wanted, curve = FIRST_GUESS, surrogate.curve()
@@ -202,7 +202,7 @@ def reach(
         found = tried[stop] = probe(stop)
         surrogate.add(stop.bits / pixels, found)
         lacking = found < goal.value - goal.tolerance and stop.step == coded.deepest
-        if abs(found - goal.value) <= goal.tolerance or lacking:
+        if abs(found - goal.value) <= goal.tolerance / 2 or lacking:
             break
         wanted = _next(tried, goal.value, surrogate, pixels)
     best = min(tried, key=lambda s: abs(tried[s] - goal.value))
