@@ -1,5 +1,29 @@
-"""Fixtures of the command line tests."""
+"""Fixtures that several test files share."""
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from cli_runner import clip, coded, large, run
 
+from gvcc import schedules
+
 __all__ = ["clip", "coded", "large", "run"]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Products as small as the tiny prior's only wait for a second thread, above all on busy
+    cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def short_schedules(one_thread: None) -> Iterator[None]:
+    """Eight coded steps: every third time of the priors' schedules."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(schedules, "TABLES", tuple(t[2::3] for t in schedules.TABLES))
+        yield

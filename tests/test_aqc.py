@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_prior
-import torch
 from test_roundtrip import clip, psnr
 
 from gvcc import aqc, bitstream, codec, encoder, entropy, parser, schedules, trajectory
@@ -27,13 +26,7 @@ CODERS = ("rcc", "codebook")
 LAST = len(schedules.TABLES[-1])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Products this small only wait for a second thread, above all on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @functools.cache

@@ -4,7 +4,6 @@ streams (test_modes and test_streaming have what they share with the other modes
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from test_roundtrip import clip, psnr
 
 import gvcc
-from gvcc import codec, parser, schedules
+from gvcc import codec, parser
 from gvcc.decoder import decode_record
 from gvcc.gop import ALIGNMENTS, needed
 from gvcc.priors import Prior
@@ -28,16 +27,7 @@ from gvcc.session import Session, blend
 FRAMES, GOP, SIZE = 34, 13, 1800
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    """Eight coded steps; and one thread: products this small only wait for a second one, above all
-    on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(schedules, "TABLES", tuple(t[2::3] for t in schedules.TABLES))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("short_schedules")
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,16 +24,7 @@ CODERS = ("rcc", "codebook")
 LAST = 8  # coded steps: every third time of the priors' schedules
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    """A short schedule; and one thread: products this small only wait for a second one, above all
-    on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(schedules, "TABLES", tuple(t[2::3] for t in schedules.TABLES))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("short_schedules")
 
 
 @functools.cache
