@@ -153,8 +153,7 @@ class Law:
     P(j) ~ (j + 1)^-s, s = 1 + 1 / (c/4 + 1.53) (Li and El Gamal 2018; the constant is that of a
     measurement), then by what is seen. The bits below the highest are plain. Integers only.
 
-    The truncated search makes the first few numbers rarer than the law has them: learning saves
-    3 % at 12 bits a chunk (bench/gaussian_rd.py).
+    The truncated search makes the first few numbers rarer than the law has them.
     """
 
     def __init__(self) -> None:
