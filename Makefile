@@ -43,7 +43,7 @@ demo: $(INSTALLED)
 	@$(BIN)/gvcc demo --out demo-out $(if $(CLIP),--clip '$(CLIP)')
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

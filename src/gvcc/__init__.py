@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from gvcc.rate import EncodeConfig
     from gvcc.session import Event
 
-# Before torch computes anything: without it MKL takes other kernels, with other roundings, from
-# three threads on, and a decoder with more threads than the encoder would show other pictures.
-os.environ.setdefault("MKL_CBWR", "AUTO")
+# Before torch computes anything: without it MKL splits some products by the number of threads, with
+# other roundings, and a decoder with more threads than the encoder would show other pictures.
+# (Without STRICT three threads still differ from two where there is AVX-512.)
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 __all__ = [
