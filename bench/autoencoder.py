@@ -35,7 +35,7 @@ for name in CLIPS:
     video = clip(name)
     row = {"clip": name}
     row |= {f"bound_groups_{c}_channels_db": bound(video.frames, c) for c in (32, 48, 64)}
-    for kind in priors.NAMES:
+    for kind in priors.EMBEDDED:
         prior = priors.load(kind)
         back = prior.decode(prior.encode(torch.from_numpy(video.frames))).numpy()
         figures = metrics.compare(video.frames, back, video.fps)

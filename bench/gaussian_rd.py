@@ -60,7 +60,7 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     config = rate.EncodeConfig(preset=preset, atoms=m if preset == "paper" else None,
                                size=None if bits is None else 200 + bits // 8)  # fmt: skip
     metric, gop, free = prior.metric if p["metric"] else None, Gop(0, 1), [0]
-    pacer = rate.Pacer(header, config, [gop], None, 4, coder.bits)
+    pacer = rate.Pacer(header, config, [gop], None, prior.spec, coder.bits)
     shape = (DIM, 1, 1, 1)
     eps = coder.initial(shape, 0)
     profile = allocation.profile(prior.denoise, flow.PATHS["rf"], x0, eps, metric, free)

@@ -61,7 +61,13 @@ def clip(frames: int, height: int, width: int) -> np.ndarray:
     return (128 + 55 * wave).astype(np.uint8)
 
 
-YOUNGER = {"table": 0, "alignment": "fade", "context": 1}  # fields, and what they are in old files
+YOUNGER = {
+    "table": 0,
+    "alignment": "fade",
+    "context": 1,
+    "reuse": 1,
+    "settings": [],
+}  # fields, and what they are in old files
 
 
 def plain(value: Any) -> Any:

@@ -13,15 +13,16 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 # Lowest first. A module may import modules of lower layers only; modules of one layer do not
 # import each other.
 LAYERS = [
-    {"errors", "records"},
+    {"errors", "records", "priors.models"},
     {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics"},
     {"bitstream"},
     {"parser", "stillcodecs"},
     {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality"},
     {"media", "priors"},
-    {"allocation", "priors.spectrum", "priors.autoencoder"},
-    {"rate", "priors.gauss", "priors.transformer"},
-    {"priors.nano", "trajectory"},
+    {"allocation", "priors.spectrum", "priors.autoencoder", "priors.settings", "priors.store"},
+    {"rate", "priors.gauss", "priors.transformer", "priors.parts"},
+    {"priors.nano", "priors.diffusion", "trajectory"},
+    {"priors.wan", "priors.cogvideox"},
     {"session"},
     {"decoder", "aqc"},
     {"encoder"},
@@ -31,7 +32,7 @@ LAYERS = [
     {"train.autoencoder", "train.flow"},
     {"train.runs"},
     {"demo", "terminal"},
-    {"cli_train"},
+    {"cli_train", "cli_encode", "cli_priors"},
     {"cli"},
     {"__main__"},
 ]

@@ -22,7 +22,8 @@ from gvcc.rate import EncodeConfig, Pacer
 from gvcc.records import Audio, Colour, Packet
 
 CLIP = (33, 480, 848, Fraction(24))
-STRIDE = 4
+SPEC = tiny_prior.load().spec
+STRIDE = SPEC.stride[0]
 
 # -- what is asked for ------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ def spend(pacer, head, i, g, cost):
         left = grant.record - size_of(record_of(g)) - sum(map(len, stills)) - 5
         stills.append(bytes(max(0, min(grant.still, left))))
     record = dataclasses.replace(record_of(g), stills=tuple(stills))
-    frames = rate.free_frames(g, STRIDE)
+    frames = rate.free_frames(g, SPEC)
     got = pacer.allot(i, g, grant.record - size_of(record), frames)
     part = 0
     if head.table:  # at worst the GOP stops inside a step
@@ -193,7 +194,7 @@ def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refres
     }[preset]  # fmt: skip
     head = header(preset, frames, **({"overlap": 0, "alignment": "fade"} | shared))
     config = EncodeConfig(preset, mode=mode, size=target, refresh=refresh, residual=residual)
-    pacer = Pacer(head, config, plans, None, STRIDE, cost)
+    pacer = Pacer(head, config, plans, None, SPEC, cost)
     head = pacer.solve(head, [fading(100.0 * (1 + i % 3)) for i in range(len(plans))])
     size, before = len(bitstream.write_header(head)), None
     for i, planned in enumerate(plans):
@@ -206,7 +207,7 @@ def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refres
 def pacer_of(preset, frames, mode="t2v", cost=15, **more):
     plans = list(gop.plan(frames, 33, STRIDE, mode))
     head = header(preset, frames)
-    return Pacer(head, EncodeConfig(preset, mode=mode, **more), plans, None, STRIDE,
+    return Pacer(head, EncodeConfig(preset, mode=mode, **more), plans, None, SPEC,
                  lambda m: cost * m)  # fmt: skip
 
 
@@ -253,7 +254,7 @@ def test_bytes_of_stills_and_residual_are_set_apart():
 
 def test_a_gop_of_references_alone_gives_all_to_its_still():
     pacer = pacer_of("default", 34, "flf2v", 14, size=3000)
-    assert [rate.free_frames(g, STRIDE) for g in pacer.gops] == [8, 0]
+    assert [rate.free_frames(g, SPEC) for g in pacer.gops] == [8, 0]
     grant = pacer.grant(1, pacer.gops[1])
     assert grant.still == grant.record
     assert pacer.allot(1, pacer.gops[1], 500, 0) == rate.Allotment(0)
@@ -275,7 +276,7 @@ def test_free_frames_are_those_that_no_condition_fixes(start, stop):
             before = picture.expand(max(1, g.skip), 8, 8, 3)
             ends = (before if g.first != "none" else None, picture if g.last else None)
             known = prior.condition(*ends, latents).known
-            assert rate.free_frames(g, STRIDE) == latents - len(known)
+            assert rate.free_frames(g, SPEC) == latents - len(known)
 
 
 SOUND = Audio("flac", 8000, "mono", Fraction(1, 8000), b"", (Packet(0, 800, bytes(500)),))

@@ -194,7 +194,7 @@ for threads in map(int, sys.argv[2:]):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("prior", priors.NAMES)
+@pytest.mark.parametrize("prior", priors.EMBEDDED)
 def test_second_process_with_any_number_of_threads(tmp_path, prior, preset):
     video = clip(9, 120, 200)
     size = 128 if preset == "paper" else None

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # other roundings, and a decoder with more threads than the encoder would show other pictures.
 # (Without STRICT three threads still differ from two where there is AVX-512.)
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+# Before torch loads: OpenMP threads that spin while they wait make it about 20 times slower on
+# cores shared with other work; sleeping ones cost next to nothing on an idle machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = [

@@ -15,7 +15,9 @@ from gvcc.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
 
 MAGIC = b"\x8bGVC"
-VERSION = 2
+VERSIONS = (2, 3)
+"""A file has the least version that can say what it says: 3 has settings and `reuse` besides."""
+MOST_SETTINGS, LONGEST_SETTING = 32, 4096  # of a header, and bytes of one
 # Positions in these lists, and in gop.FIRSTS, are the numbers in the file; only ever append.
 PATHS = ("rf", "vp")
 RULES = ("em", "ou", "posterior")
@@ -52,7 +54,8 @@ class Header:
     codebook, the most candidates of a chunk of `rcc`, and 0 for others. `gop` is the length in
     frames that no GOP exceeds, `overlap` the number of frames that overlapping GOPs share, as
     `alignment` says (gop.ALIGNMENTS). `table` is the number of the schedule in schedules.TABLES;
-    0: times follow from `shift`.
+    0: times follow from `shift`. `reuse` is p where the network is called at every p-th coded step
+    only. `settings` are those of the prior that change its output (name, text), sorted by name.
     """
 
     prior: str
@@ -79,6 +82,13 @@ class Header:
     audio: bool
     table: int = 0
     alignment: str = "fade"
+    reuse: int = 1
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The version of a file with this header."""
+        return VERSIONS[self.reuse > 1 or bool(self.settings)]
 
     def check(self, limits: Limits) -> None:
         """Raise FormatError if a field is outside its range, TooLarge if beyond `limits`."""
@@ -94,6 +104,7 @@ class Header:
             ("shift", self.shift, 1 / UNIT, 255),
             ("g_scale", self.g_scale, 0, 255),
             ("knob", self.knob, 1, 2),
+            ("reuse", self.reuse, 1, 255),
             ("seed", self.seed, 0, 2**31 - 1 if self.coder == "gaussian" else 2**64 - 1),
         ):
             if not low <= value <= high:
@@ -104,6 +115,7 @@ class Header:
             self._check_rcc()
         if self.table:
             self._check_table()
+        self._check_settings()
         if self.alignment == "pin" and not self.overlap:
             raise Corrupt("GOPs start from no frames of the one before")
         if self.path != "rf" and self.rule != "posterior":
@@ -115,6 +127,16 @@ class Header:
             raise TooLarge(f"a GOP of {self.width}x{self.height}x{self.gop} exceeds the limit")
         if pixels * self.frames > limits.total_pixels:
             raise TooLarge(f"{self.frames} frames of {self.width}x{self.height} exceed the limit")
+
+    def _check_settings(self) -> None:
+        names = [name for name, _ in self.settings]
+        if names != sorted(set(names)):
+            raise Corrupt("the prior's settings are not in order")
+        longest = max((len(text.encode()) for _, text in self.settings), default=0)
+        if len(names) > MOST_SETTINGS or longest > LONGEST_SETTING:
+            raise TooLarge(f"{len(names)} settings of the prior, the longest of {longest} bytes")
+        if not all(is_name(name.encode()) for name in names):
+            raise Corrupt("a setting of the prior has no proper name")
 
     def _check_rcc(self) -> None:
         if self.rule != "posterior" or self.allocation != "matched":
@@ -132,6 +154,8 @@ class Header:
             raise Corrupt(f"{self.steps - self.tail} coded steps, expected the schedule's {steps}")
         if self.shift != 1:
             raise Corrupt("a schedule with a shift")
+        if self.reuse != 1:
+            raise Corrupt("a schedule whose steps do not all call the network")
 
 
 @dataclass(frozen=True)
@@ -204,10 +228,19 @@ def write_header(h: Header) -> bytes:
             *map(varint, (h.width, h.height, h.frames, h.fps.numerator, h.fps.denominator)),
             *map(varint, (h.gop, h.overlap, h.size, h.seed)),
             varint(h.table) if h.table else b"",
+            _extension(h) if h.version == VERSIONS[1] else b"",
         )
     )
-    data = MAGIC + bytes([VERSION]) + _blob(body)
+    data = MAGIC + bytes([h.version]) + _blob(body)
     return data + crc(data)
+
+
+def _extension(h: Header) -> bytes:
+    """What version 3 has besides."""
+    out = varint(h.reuse) + varint(len(h.settings))
+    for name, text in h.settings:
+        out += _blob(name.encode("ascii")) + _blob(text.encode())
+    return out
 
 
 def write_record(kind: int, head: bytes, body: bytes, index: int, header: bytes) -> bytes:

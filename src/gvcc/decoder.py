@@ -16,7 +16,15 @@ from gvcc import gop, parser, priors
 from gvcc import trajectory as track
 from gvcc.allocation import times
 from gvcc.bitstream import GopRecord, Header, Limits
-from gvcc.errors import ConfigError, Corrupt, FormatError, PriorMismatch, Truncated
+from gvcc.errors import (
+    BadSetting,
+    ConfigError,
+    Corrupt,
+    FormatError,
+    PriorMismatch,
+    Truncated,
+    Unsupported,
+)
 from gvcc.gop import Assembler, Gop, Pictures
 from gvcc.parser import Coded
 from gvcc.priors import Prior
@@ -45,27 +53,30 @@ class Decoder:
     With `partial` a stream that breaks off ends the pictures after the last whole GOP, if there is
     one, and `cut` has the error. With `keep_going` so does a record whose head is damaged, and a
     damaged GOP and those that depend on it are concealed by the last picture before them; `damage`
-    names them. `knob` in [1, 2] overrides the file's k (flow.ode_step).
+    names them. `knob` in [1, 2] overrides the file's k (flow.ode_step). `prior` is one that is
+    loaded, or the name (as of priors.load) of one to load with the file's settings; by default the
+    one that the file names.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
     """
 
     def __init__(
-        self, file: BinaryIO, prior: Prior | None = None, device: str = "cpu",
-        limits: Limits | None = None, progress: Progress | None = None, *,
+        self, file: BinaryIO, prior: Prior | str | None = None, device: str = "cpu",
+        limits: Limits | None = None, progress: Progress | None = None, *, offload: bool = False,
         knob: float | None = None, start: int = 0, end: int | None = None,
         partial: bool = False, keep_going: bool = False,
     ) -> None:  # fmt: skip
         ranged = start > 0 or end is not None
         if ranged and not file.seekable():
             file = BytesIO(file.read())
-        self._file, self._limits, self._device, self._progress = file, limits, device, progress
+        self._file, self._limits, self._progress = file, limits, progress
         self._origin = file.tell() if file.seekable() else None
         self._partial, self._keep_going, self._knob = partial, keep_going, knob
         reader = parser.Reader(file, limits)
         self._records: Iterator[Coded | Audio] | None = reader.records()
         header = reader.header
+        self._device = device = priors.pick_device(device, header.prior)
         self.start, self.end = start, header.frames if end is None else end
         if not 0 <= self.start < self.end <= header.frames:
             raise ConfigError(
@@ -76,7 +87,9 @@ class Decoder:
                 raise ConfigError(f"knob is {knob}, expected 1 to 2")
             header = dataclasses.replace(header, knob=knob)
         self.header = header
-        self.prior = _checked(prior or _load_named(header, device), header)
+        if prior is None or isinstance(prior, str):
+            prior = _load_named(prior or header.prior, header, device, offload)
+        self.prior = _checked(prior, header)
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
         self.audio: Audio | None = None
@@ -223,11 +236,14 @@ class Decoder:
         return f"; {names} on it"
 
 
-def _load_named(header: Header, device: str) -> Prior:
-    """The prior a header names, if this version knows it."""
-    if header.prior not in priors.NAMES:
+def _load_named(name: str, header: Header, device: str, offload: bool) -> Prior:
+    """The prior of that name, with a header's settings, if this version knows both."""
+    if name == header.prior and name not in priors.NAMES:
         raise PriorMismatch(f"the file needs prior {header.prior}, which is not installed here")
-    return priors.load(header.prior, device)
+    try:
+        return priors.load(name, device, dict(header.settings), offload)
+    except BadSetting as e:
+        raise Unsupported(str(e)) from None
 
 
 def _checked(prior: Prior, header: Header) -> Prior:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gvcc import bitstream
-from gvcc.bitstream import Stream
+from gvcc.bitstream import GopRecord, Header, Stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,7 @@ def as_dict(stream: Stream) -> dict[str, Any]:
     h = stream.header
     head = bitstream.write_header(h)
     header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
+    header["settings"] = dict(h.settings)
     gops: list[dict[str, Any]] = []
     for r in stream.gops:
         g = r.gop
@@ -28,6 +29,7 @@ def as_dict(stream: Stream) -> dict[str, Any]:
             "atoms": r.atoms,
             "tail_atoms": r.tail_atoms, "bytes": size, "stills": sum(map(len, r.stills)),
             "residual": len(r.residual), "symbols": len(r.symbols),
+            "published_bits": published_bits(h, r),
             "bits_per_pixel": 8 * size / (shown * h.width * h.height), "check": list(r.check),
         })  # fmt: skip
     sizes = {"header": len(head)}
@@ -41,11 +43,19 @@ def as_dict(stream: Stream) -> dict[str, Any]:
                  "layout": stream.audio.layout, "packets": len(stream.audio.packets)}  # fmt: skip
     total = sum(sizes.values())
     return {
-        "version": bitstream.VERSION, "header": header, "gops": gops, "audio": audio,
+        "version": h.version, "header": header, "gops": gops, "audio": audio,
         "bytes": total, "where": sizes,
         "bits_per_pixel": 8 * total / (h.frames * h.width * h.height),
         "kbps": 8 * total * float(h.fps) / h.frames / 1000,
     }  # fmt: skip
+
+
+def published_bits(header: Header, record: GopRecord) -> int | None:
+    """What GVCC's own count of a GOP would be, M (ceil(log2 K) + 1) bits for each frame-step
+    (published.md 1.5); None unless the stream is coded as published."""
+    if header.coder != "gaussian" or header.allocation != "uniform":
+        return None
+    return (record.atoms + record.tail_atoms) * ((header.size - 1).bit_length() + 1)
 
 
 def show(stream: Stream, console: Console) -> None:

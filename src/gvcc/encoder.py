@@ -92,8 +92,11 @@ class _Candidate:
 class _Encoder:
     def __init__(self, clip: Clip, config: EncodeConfig, prior: Prior | None,
                  progress: Progress | None) -> None:  # fmt: skip
-        self.clip, self.config, self.progress = clip, config, progress
-        self.prior = prior or priors.load(config.prior, config.device)
+        self.clip, self.progress = clip, progress
+        self.prior = prior or priors.load(
+            config.prior, config.device, config.settings, config.offload
+        )
+        self.config = config = config.fitted(self.prior.spec, clip.height)
         p = config.parameters()
         self.metric = self.prior.spec.metric if p["metric"] else None
         self.header = _header(clip, config, self.prior)
@@ -112,7 +115,7 @@ class _Encoder:
         self.coder = self.session.coder()
         self.written = 0
         self.pacer = Pacer(self.header, config, self.plans, self.audio,
-                           self.prior.spec.stride[0], track.atom_bits(self.coder))  # fmt: skip
+                           self.prior.spec, track.atom_bits(self.coder))  # fmt: skip
         self.slopes = [0.0] * len(self.plans)
 
     def _measure(self) -> None:
@@ -142,8 +145,12 @@ class _Encoder:
 
     def _latent(self, g: Gop, frames: Pictures) -> Tensor:
         """The clip's own latent of a GOP."""
-        stride = self.prior.spec.stride
-        return self.prior.encode(pad(frames, g.length(stride[0]), stride))
+        return self.prior.encode(self._padded(g, frames))
+
+    def _padded(self, g: Gop, frames: Pictures) -> Tensor:
+        """The frames that a GOP is coded as."""
+        spec = self.prior.spec
+        return pad(frames, g.length(spec.stride[0], spec.last_alone), spec.multiple)
 
     def _tell(self, i: int, step: int, steps: int, stage: str, symbols: int = 0) -> None:
         if self.progress is not None:
@@ -300,9 +307,8 @@ class _Encoder:
 
     def _residual(self, g: Gop, frames: Pictures, x0: Tensor, x: Tensor, size: int) -> bytes:
         """What takes the last latent frame of x nearer to the clip's last pictures."""
-        stride = self.prior.spec.stride
-        pictures = pad(frames, g.length(stride[0]), stride)[-stride[0] :]
-        if x.shape[1] > 1:
+        if x.shape[1] > 1 and self.prior.spec.refine:
+            pictures = self._padded(g, frames)[-self.prior.spec.stride[0] :]
             # Earlier frames hardly reach the last ones through the autoencoder.
             target = residual.refine(self.prior.render, x[:, -3:], x0[:, -1:], pictures)
             return residual.encode(target - x[:, -1:], size)[0]
@@ -357,9 +363,14 @@ def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     p, spec = config.parameters(), prior.spec
     coded = len(schedules.TABLES[spec.table - 1]) if p["table"] else 0
+    if spec.modes and p["mode"] not in spec.modes:
+        raise ConfigError(
+            f"prior {spec.id} has no mode {p['mode']}; it has {', '.join(spec.modes)}"
+        )
     if config.stop is not None and config.stop > coded:
         raise ConfigError(f"stop is {config.stop}, expected 1 to {coded}")
     length = config.gop or spec.gop
+    shift = spec.published_shift(clip.height) if config.preset == "paper" else p["shift"]
     overlap = p["overlap"]
     if config.overlap is None and overlap > length // 2:  # as near to the usual as it goes
         overlap = (length // 2 - 1) // spec.stride[0] * spec.stride[0] + 1
@@ -369,10 +380,11 @@ def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
         path=spec.path, rule=p["rule"], coder=p["coder"], allocation=p["allocation"],
         size=p["size"], seed=p["seed"],
         steps=coded + p["tail"] if p["table"] else p["steps"],
-        tail=p["tail"], shift=3.0 if p["shift"] is None else p["shift"], g_scale=p["g_scale"],
+        tail=p["tail"], shift=3.0 if shift is None else shift, g_scale=p["g_scale"],
         knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
         audio=config.audio and clip.audio is not None,
-        table=spec.table if p["table"] else 0, alignment=p["alignment"],
+        table=spec.table if p["table"] else 0, alignment=p["alignment"], reuse=config.reuse,
+        settings=spec.settings,
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -46,6 +46,10 @@ class ConfigError(GvccError, ValueError):
     """A setting is outside its legal range, or two settings contradict each other."""
 
 
+class BadSetting(ConfigError):
+    """A prior has no such setting, or not with this value."""
+
+
 class MediaError(GvccError, ValueError):
     """A video file cannot be read or written."""
 

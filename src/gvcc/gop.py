@@ -68,24 +68,25 @@ class Gop:
             return "overlap"
         return "flf2v" if self.last else "t2v" if self.first == "none" else "i2v"
 
-    def length(self, stride: int) -> int:
+    def length(self, stride: int, alone: bool = True) -> int:
         """Frames it is coded as, 1 modulo `stride`; those past its own repeat the last one.
 
-        A last still gets a latent frame of its own, made of nothing but that picture: the frames
-        before it in its group of `stride` are not known from it.
+        `alone`: a last still gets a latent frame of its own, made of nothing but that picture, for
+        the frames before it in its group of `stride` are not known from it. Without (a prior that
+        was trained on the last picture of a group, see priors.Spec) it is in the last group.
         """
-        if self.last:
+        if self.last and alone:
             return legal_length(self.frames - 1, stride) + stride
         return legal_length(self.frames, stride)
 
-    def latent_frames(self, stride: int) -> int:
+    def latent_frames(self, stride: int, alone: bool = True) -> int:
         """Latent frames it is coded as."""
-        return (self.length(stride) - 1) // stride + 1
+        return (self.length(stride, alone) - 1) // stride + 1
 
-    def known_frames(self, stride: int) -> int:
+    def known_frames(self, stride: int, alone: bool = True) -> int:
         """Latent frames that its pictures fix, if all of them are given."""
         start = 0 if self.first == "none" else (max(1, self.skip) - 1) // stride + 1
-        return start + self.last
+        return start + (self.last and alone)
 
     def check(self, before: Gop | None, frames: int, gop: int, overlap: int) -> None:
         """Corrupt unless this GOP may follow `before` in a clip of so many frames.
@@ -142,7 +143,8 @@ def plan(
     if gop == 1 and mode != "t2v":
         raise ConfigError(f"mode {mode} needs GOPs of more than one frame")
     if not 0 <= overlap <= gop // 2:
-        raise ConfigError(f"overlap is {overlap}, expected 0 to {gop // 2}, half a GOP")
+        low = 1 if mode == "overlap" else 0
+        raise ConfigError(f"overlap is {overlap}, expected {low} to {gop // 2}, half a GOP")
     if overlap and mode not in ("t2v", "overlap"):
         raise ConfigError(f"overlap is for modes t2v and overlap, not {mode}")
     if alignment not in ALIGNMENTS:
@@ -152,8 +154,10 @@ def plan(
     if mode == "overlap" and (overlap < 1 or overlap != legal_length(overlap, stride)):
         raise ConfigError(f"overlap is {overlap}, expected 1 modulo {stride} in mode overlap")
     chained = mode in ("i2v", "auto") or alignment == "pin"
-    if refresh < 0 or (refresh and not chained):
-        raise ConfigError("refresh is for modes i2v and auto and alignment pin, a number of GOPs")
+    if refresh < 0:
+        raise ConfigError(f"refresh is {refresh}, expected a number of GOPs")
+    if refresh and not chained:
+        raise ConfigError("refresh is for modes i2v and auto and alignment pin")
     edges = [0, *sorted({c for c in cuts if 0 < c < frames}), frames]
     if mode == "overlap":
         return _overlapped(edges, gop, overlap, refresh, alignment)
@@ -212,7 +216,8 @@ def needed(
     gops: Sequence[Gop], start: int, end: int, blended: bool = False
 ) -> tuple[set[int], set[int]]:
     """Numbers of the GOPs to decode for frames start .. end - 1, and of those of which only the
-    last still is wanted. `blended`: latents are, so that pictures depend on the GOP after."""
+    last still is wanted. `blended`: latents are, so that pictures depend on the GOPs before. (The
+    GOP after changes none but the shared frames, for autoencoders are causal.)"""
     first = bisect.bisect_right([g.end for g in gops], start)
     if first == len(gops):  # of a stream that breaks off
         return set(), set()
@@ -222,7 +227,6 @@ def needed(
         first -= 1
     decode = set(range(first, last + 1))
     if blended:
-        decode |= {last + 1} if last + 1 < len(gops) and gops[last + 1].fade else set()
         while gops[first].fade:
             first -= 1
             decode.add(first)

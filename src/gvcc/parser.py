@@ -24,6 +24,7 @@ from gvcc.bitstream import (
     KNOB_UNIT,
     LAST,
     MAGIC,
+    MOST_SETTINGS,
     MULTISTEP,
     PART,
     PATHS,
@@ -33,7 +34,7 @@ from gvcc.bitstream import (
     SOUND,
     TABLE,
     UNIT,
-    VERSION,
+    VERSIONS,
     GopRecord,
     Header,
     Limits,
@@ -41,7 +42,7 @@ from gvcc.bitstream import (
     crc,
     is_name,
 )  # fmt: skip
-from gvcc.errors import Corrupt, FormatError, Truncated, Unsupported
+from gvcc.errors import Corrupt, FormatError, TooLarge, Truncated, Unsupported
 from gvcc.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour, Packet
 
@@ -103,7 +104,24 @@ def _fraction(c: _Cursor, what: str) -> Fraction:
     return Fraction(n, d)
 
 
-def _header(body: _Cursor) -> Header:
+def _extension(body: _Cursor) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """What version 3 has besides: `reuse`, and the prior's settings."""
+    reuse, count = body.varint("reuse"), body.varint("number of settings")
+    if count > MOST_SETTINGS:
+        raise TooLarge(f"{count} settings of the prior exceed the limit of {MOST_SETTINGS}")
+    settings = []
+    for _ in range(count):
+        name, raw = body.text("name of a setting"), body.blob("setting")
+        try:
+            settings.append((name, raw.decode()))
+        except UnicodeDecodeError:
+            raise Corrupt(f"setting {name} of the prior is no text") from None
+    if reuse == 1 and not settings:
+        raise Corrupt("version 3 for a header that says nothing new")
+    return reuse, tuple(settings)
+
+
+def _header(body: _Cursor, version: int) -> Header:
     flags = body.byte("flags")
     if flags & ~(FULL_RANGE | AUDIO | MULTISTEP | TABLE | BLEND | PIN):
         raise Unsupported(f"flags {flags:#x} are reserved")
@@ -124,6 +142,7 @@ def _header(body: _Cursor) -> Header:
         raise Corrupt("a schedule without a number")
     if flags & BLEND and flags & PIN:
         raise Corrupt("overlapping GOPs are both blended and pinned")
+    reuse, settings = _extension(body) if version == VERSIONS[1] else (1, ())
     body.done("the header")
     return Header(
         prior=prior, digest=digest, width=width, height=height, frames=frames, fps=fps,
@@ -132,6 +151,7 @@ def _header(body: _Cursor) -> Header:
         shift=shift / UNIT, g_scale=g_scale / UNIT, knob=knob / KNOB_UNIT,
         multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO), table=table,
         alignment="blend" if flags & BLEND else "pin" if flags & PIN else "fade",
+        reuse=reuse, settings=settings,
     )  # fmt: skip
 
 
@@ -184,15 +204,17 @@ class Reader:
         if magic != MAGIC[: len(magic)] or not magic:
             raise Corrupt("not a gvcc stream: the first bytes are wrong")
         front = magic + self._take(len(MAGIC) - len(magic) + 1, "the version")
-        if front[-1] != VERSION:
-            raise Unsupported(f"format version {front[-1]}; this decoder reads version {VERSION}")
+        version = front[-1]
+        if version not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise Unsupported(f"format version {version}; this decoder reads versions {known}")
         raw, body = self._blob("the header")
         front += raw
         seal = self._take(4, "the header's checksum")
         if crc(front) != seal:
             raise Corrupt("the header's checksum does not match")
         self.head = front + seal
-        self.header = _header(_Cursor(body, Corrupt))
+        self.header = _header(_Cursor(body, Corrupt), version)
         self.header.check(limits or Limits())
         self.clip_frames = 0
 

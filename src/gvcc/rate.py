@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +25,7 @@ from gvcc.bitstream import Header
 from gvcc.codebook import MOST_OF_SUBSET
 from gvcc.errors import ConfigError, TargetUnreachable, unknown
 from gvcc.gop import ALIGNMENTS, MODES, Gop, variants
+from gvcc.priors import Spec
 from gvcc.quality import goal
 from gvcc.records import Audio
 
@@ -33,6 +34,7 @@ STILL_SHARE = 0.25  # of the bytes of a GOP, for each still in it
 STILL_BPP = 0.3  # of a still, where no target is set
 RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
 OVERLAP = 5  # frames, in mode overlap
+PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
         coder="hadamard", rule="posterior", allocation="matched", steps=20, tail=4, shift=None,
@@ -67,7 +69,10 @@ class EncodeConfig:
     there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
     most candidates of a chunk of `rcc`. None means: as the preset or the prior has it. `mode`,
     `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a GOP at each scene
-    cut (not in t2v), `residual` codes a residual where a chain goes on.
+    cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse` calls the network
+    at every so-many-th coded step only and keeps its x0hat between: faster, and a little worse.
+    `settings` are those of the prior that change its output; `offload` keeps its network in the
+    main memory, block by block on the device.
     """
 
     preset: str = "default"
@@ -92,7 +97,10 @@ class EncodeConfig:
     residual: bool = True
     knob: float | None = None
     audio: bool = True
+    reuse: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    offload: bool = False
 
     def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
         """The file size asked for in bytes, None without a target; ConfigError if ill-posed."""
@@ -110,6 +118,20 @@ class EncodeConfig:
             return int(self.kbps * 1000 * float(frames / fps) / 8)
         return self.size
 
+    def fitted(self, spec: Spec, height: int) -> EncodeConfig:
+        """With what follows from the prior and the clip's height: the mode, if the preset's own is
+        none of the prior's, and M and M_tail as published for 1080p."""
+        config = self
+        if self.mode is None and spec.modes and self.parameters()["mode"] not in spec.modes:
+            config = dataclasses.replace(config, mode=spec.modes[0])
+        chosen = any(v is not None for v in (self.atoms, self.bpp, self.kbps, self.size))
+        if self.preset == "paper" and height > 720 and not chosen:
+            p = config.parameters()
+            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, p["size"]))
+            if p["mode"] in ("i2v", "auto"):
+                config = dataclasses.replace(config, tail_atoms=p["tail_atoms"])
+        return config
+
     def parameters(self) -> dict[str, Any]:
         """The preset with this configuration's own settings put in; ConfigError if out of range."""
         if self.preset not in PRESETS:
@@ -122,6 +144,8 @@ class EncodeConfig:
             p |= dict(mode=self.mode, overlap=OVERLAP if overlaps else 0,
                       alignment="pin" if overlaps else "fade")  # fmt: skip
         p |= {n: v for n in ("overlap", "alignment") if (v := getattr(self, n)) is not None}
+        if p["mode"] == "overlap" and p["overlap"] < 1:
+            raise ConfigError(f"overlap is {p['overlap']}, expected at least 1 in mode overlap")
         if p["alignment"] in ALIGNMENTS[1:] and p["mode"] != "overlap":
             raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
         self._choose_coder(p)
@@ -129,7 +153,7 @@ class EncodeConfig:
             p["atoms"], p["allocation"], p["tail_atoms"] = self.atoms, "uniform", None
         if self.tail_atoms is not None:
             if p["allocation"] != "uniform" or p["mode"] not in ("i2v", "auto"):
-                raise ConfigError("M_tail goes with M, in modes i2v and auto")
+                raise ConfigError("M_tail (tail atoms) goes with M, in modes i2v and auto")
             p["tail_atoms"] = self.tail_atoms
         if self.atoms is not None and (self.bpp or self.kbps or self.size):
             raise ConfigError("M fixes the size of the file: give either M or a target")
@@ -145,6 +169,7 @@ class EncodeConfig:
             ("steps", p["steps"] or 255, p["tail"] + 1, 255),
             ("seed", p["seed"], 0, 2**31 - 1 if gaussian else 2**64 - 1),
             ("knob", self.knob if self.knob is not None else 1, 1, 2),
+            ("reuse", self.reuse, 1, 255),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}, expected {low} to {high}")
@@ -176,9 +201,12 @@ class EncodeConfig:
             return
         if self.preset == "paper":
             raise ConfigError("preset paper is GVCC as published: its target is M or a size")
-        for name in ("atoms", "steps"):
-            if getattr(self, name) is not None:
-                raise ConfigError(f"{name} does not go with coder rcc, quality, stop or free-gvc")
+        reuse = None if self.reuse == 1 else self.reuse
+        for name, value in (("M", self.atoms), ("steps", self.steps), ("reuse", reuse)):
+            if value is not None:
+                raise ConfigError(
+                    f"{name} does not go with coder rcc, a quality, a stop or preset free-gvc"
+                )
         p |= {n: PRESETS["free-gvc"][n] for n in ("steps", "tail", "shift")}
 
 
@@ -212,10 +240,10 @@ class Pacer:
 
     def __init__(
         self, header: Header, config: EncodeConfig, gops: Sequence[Gop], audio: Audio | None,
-        stride: int, cost: Callable[[int], int],
+        spec: Spec, cost: Callable[[int], int],
     ) -> None:  # fmt: skip
-        self.header, self.gops, self.stride, self.cost = header, gops, stride, cost
-        self.free = [free_frames(g, stride) for g in gops]
+        self.header, self.gops, self.spec, self.cost = header, gops, spec, cost
+        self.free = [free_frames(g, spec) for g in gops]
         self.stop = header.steps - header.tail
         p = config.parameters()
         self.atoms, self.tail_atoms = p["atoms"], p["tail_atoms"]
@@ -284,7 +312,7 @@ class Pacer:
         weights = [sum(self.predicted[j]) + 1e-9 for j in later]
         own = math.floor(spare * weights[0] / sum(weights))
         record = min(self.empty[i] + own + stills[0], self.left - sum(self.empty[i + 1 :]))
-        return Grant(record, self.still[i] if free_frames(gop, self.stride) else record)
+        return Grant(record, self.still[i] if free_frames(gop, self.spec) else record)
 
     def allot(self, i: int, gop: Gop, room: int | None, frames: int) -> Allotment:
         """Symbols of GOP number i, coded as `gop`, for `room` bytes of them and of the residual;
@@ -329,9 +357,10 @@ _LEAST = 2  # bits per frame-step below which coding none of it is the better ch
 _FIRST = 4  # a GOP's first count needs a few more
 
 
-def free_frames(gop: Gop, stride: int) -> int:
+def free_frames(gop: Gop, spec: Spec) -> int:
     """Latent frames of a GOP that no condition fixes."""
-    return gop.latent_frames(stride) - gop.known_frames(stride)
+    at = spec.stride[0], spec.last_alone
+    return gop.latent_frames(*at) - gop.known_frames(*at)
 
 
 def symbol_bits(room: int) -> int:

@@ -39,10 +39,11 @@ class Event:
 Progress = Callable[[Event], None]
 
 
-def pad(frames: Pictures, length: int, stride: tuple[int, int, int]) -> Tensor:
-    """Pictures [n,H,W,3], grown to legal sizes by repeating the last frame, row and column."""
+def pad(frames: Pictures, length: int, multiple: tuple[int, int]) -> Tensor:
+    """Pictures [n,H,W,3], grown to `length` frames and whole multiples of a height and a width by
+    repeating the last frame, row and column."""
     grow = [(0, length - len(frames))]
-    grow += [(0, -n % q) for n, q in zip(frames.shape[1:3], stride[1:], strict=True)]
+    grow += [(0, -n % q) for n, q in zip(frames.shape[1:3], multiple, strict=True)]
     return torch.from_numpy(np.pad(frames, [*grow, (0, 0)], mode="edge"))
 
 
@@ -113,9 +114,10 @@ class Session:
 
     def shape(self, gop: Gop) -> Shape:
         """[C,F,h,w] of a GOP's latent."""
-        q, qh, qw = self.prior.spec.stride
-        h, w = -(-self.header.height // qh), -(-self.header.width // qw)
-        return self.prior.spec.channels, gop.latent_frames(q), h, w
+        spec = self.prior.spec
+        (q, *strides), sizes = spec.stride, (self.header.height, self.header.width)
+        h, w = (-(-n // m) * m // s for n, m, s in zip(sizes, spec.multiple, strides, strict=True))
+        return spec.channels, gop.latent_frames(q, spec.last_alone), h, w
 
     def coder(self) -> Coder:
         """The stream's coder."""
@@ -145,11 +147,11 @@ class Session:
 
     def condition(self, gop: Gop, pictures: Sequence[Pictures | None]) -> Condition:
         """The prior's condition on a GOP's first pictures and its last one."""
-        stride = self.prior.spec.stride
+        multiple = self.prior.spec.multiple
         first, last = pictures
         return self.prior.condition(
-            None if first is None else pad(first, len(first), stride),
-            None if last is None else pad(last[None], 1, stride)[0],
+            None if first is None else pad(first, len(first), multiple),
+            None if last is None else pad(last[None], 1, multiple)[0],
             self.shape(gop)[1],
         )
 

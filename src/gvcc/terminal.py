@@ -9,8 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
@@ -26,7 +27,24 @@ out = Console(highlight=False, markup=False, emoji=False)
 
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; '-' is stdout.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
-Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ..., or auto: a "
+    "GPU for large models, if there is one.")]  # fmt: skip
+Offload = Annotated[bool, typer.Option("--offload",
+    help="Keep a large model's network in main memory, block by block on the GPU.")]  # fmt: skip
+Source = Annotated[str, typer.Argument(
+    help="A video file, a folder of pictures, or '-' for y4m on stdin.")]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+class VerificationFailed(GvccError):
+    """A file does not decode to what its encoder promised."""
+
+
+def rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
+    """Size of a file in bytes against the frames [T,H,W,...] it holds."""
+    t, h, w = shape[:3]
+    kbps = 8 * size * float(fps) / t / 1000
+    return {"bytes": size, "bits_per_pixel": 8 * size / (t * h * w), "kbps": kbps}
 
 
 def say(message: str) -> None:

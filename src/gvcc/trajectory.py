@@ -20,7 +20,7 @@ from gvcc.allocation import Budget
 from gvcc.bitstream import GopRecord, Header
 from gvcc.codebook import Symbols, Where
 from gvcc.entropy import Reader, Writer
-from gvcc.priors import Condition, Metric
+from gvcc.priors import Condition, Denoise, Metric
 from gvcc.rng import Purpose
 
 Shape = tuple[int, int, int, int]
@@ -202,14 +202,35 @@ def run(
     shape: Shape,
     coder: Coder,
     at: Sequence[float],
-    noise: flow.Noise,
+    noise: Choose | Read,
     observe: Callable[[int, Tensor], None],
 ) -> Tensor:
     """The latent of a GOP: the sampling loop as a header asks for it, along the times `at`. What is
     known is not sampled."""
     if len(condition.known) == shape[1]:
         return torch.stack([condition.known[f] for f in range(shape[1])], 1)
+    if header.reuse > 1:
+        condition = Condition(_sparse(condition.denoise, header.reuse, noise.stop), condition.known)
     return walk(condition, header, coder.initial(shape, gop), at, noise, observe)
+
+
+def _sparse(denoise: Denoise, every: int, stop: int) -> Denoise:
+    """A denoiser for one walk that calls the network at every so-many-th of the `stop` coded steps
+    only, and gives x0hat of the last call between; at each step after them.
+
+    x0hat and not the velocity is what may be kept: steering goes on against it, and each step still
+    moves x (GVCCTurbo, arXiv 2608.03517).
+    """
+    step, kept = 0, torch.empty(0)
+
+    def call(x: Tensor, t: float) -> Tensor:
+        nonlocal step, kept
+        if step >= stop or step % every == 0:
+            kept = denoise(x, t)
+        step += 1
+        return kept
+
+    return call
 
 
 def walk(

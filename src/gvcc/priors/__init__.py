@@ -6,12 +6,13 @@ folder knows which one is running.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gvcc.errors import ConfigError, unknown
+from gvcc.errors import BadSetting, ConfigError, unknown
+from gvcc.priors.models import MODELS
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,12 @@ class Spec:
     give (L-1)/stride + 1 latent frames. `gop` is the default GOP length in frames. `path` names a
     Gaussian path of flow.py. `knob` is the default k of the decoder. `metric` is the steering
     metric; None is the identity. `table` is the number of its own schedule in schedules.TABLES.
+
+    `patch`: height and width of a latent must be multiples of it. `last_alone`: a last picture has
+    a latent frame of its own (Gop.length). `refine`: `render` is cheap enough to be differentiated.
+    `modes` are those it can do, its best first; empty: all. `shifts` are the published ones of preset paper, up
+    to 480 lines and above. `settings` are those that change its output and are not as usual, sorted
+    (name, text).
     """
 
     id: str
@@ -42,6 +49,21 @@ class Spec:
     knob: float
     metric: Metric | None = None
     table: int = 1
+    patch: int = 1
+    last_alone: bool = True
+    refine: bool = True
+    modes: tuple[str, ...] = ()
+    shifts: tuple[float, float] = (3.0, 3.0)
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """What height and width of the pictures must be multiples of."""
+        return self.stride[1] * self.patch, self.stride[2] * self.patch
+
+    def published_shift(self, height: int) -> float:
+        """The flow shift that preset paper takes for pictures of so many lines."""
+        return self.shifts[height > 480]
 
 
 Denoise = Callable[["torch.Tensor", float], "torch.Tensor"]
@@ -68,7 +90,7 @@ class Prior(Protocol):
     spec: Spec
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 [T,H,W,3], legal sizes (see Spec.stride) -> latent [C,F,h,w]."""
+        """uint8 [T,H,W,3], legal sizes (Spec.stride, Spec.multiple) -> latent [C,F,h,w]."""
         ...
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
@@ -87,8 +109,8 @@ class Prior(Protocol):
         self, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
     ) -> Condition:
         """For a GOP of `frames` latent frames whose first pictures, uint8 [n,H,W,3] of legal size,
-        and whose last one [H,W,3] are known (None: not). `last` fills the last latent frame all by
-        itself; n is 1 modulo the time stride."""
+        and whose last one [H,W,3] are known (None: not). With Spec.last_alone `last` fills the last
+        latent frame all by itself; n is 1 modulo the time stride."""
         ...
 
 
@@ -117,18 +139,44 @@ def _nano(device: str, path: Path | None) -> Prior:
 
 
 _TABLE: dict[str, Callable[[str, Path | None], Prior]] = {"nano": _nano, "gauss": _gauss}
-NAMES = tuple(_TABLE)
+EMBEDDED = tuple(_TABLE)
+NAMES = (*EMBEDDED, *MODELS)
 DEFAULT = "nano"
 
 
-def load(name: str, device: str = "cpu") -> Prior:
-    """The prior called `name`, or "name:file" with weights of one's own (`gvcc train`).
+def load(
+    name: str, device: str = "cpu", settings: Mapping[str, str] | None = None, offload: bool = False
+) -> Prior:
+    """The prior called `name`, or "name:path" with weights of one's own: a file of `gvcc train`, or
+    a model's folder as diffusers keeps it.
 
-    ConfigError if there is none of that name, or the file is not what it should be.
+    `settings` change the output of a model (priors.settings), `offload` only where its network is
+    kept. ConfigError if there is none of that name or its weights are not what they should be, and
+    BadSetting for a setting it does not have.
     """
     kind, colon, file = name.partition(":")
-    if kind not in _TABLE:
+    if kind not in NAMES:
         raise unknown("prior", kind, NAMES)
     if colon and not file:
         raise ConfigError(f"prior {name!r}: a file is expected after the colon")
-    return _TABLE[kind](device, Path(file) if file else None)
+    path = Path(file) if file else None
+    if kind in MODELS:
+        from gvcc.priors import diffusion
+
+        return diffusion.load(MODELS[kind], device, path, settings or {}, offload)
+    if settings:
+        raise BadSetting(f"prior {kind} has no settings, but was given {', '.join(settings)}")
+    if offload:
+        raise ConfigError(f"prior {kind} is small enough: nothing to offload")
+    return _TABLE[kind](device, path)
+
+
+def pick_device(device: str, name: str) -> str:
+    """What "auto" stands for: a GPU for the large models, if there is one. The embedded priors stay
+    on the CPU, where a file's pictures are more nearly the same for everybody."""
+    if device != "auto":
+        return device
+    import torch
+
+    large = name.partition(":")[0] in MODELS
+    return "cuda" if large and torch.cuda.is_available() else "cpu"
