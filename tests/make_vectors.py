@@ -19,6 +19,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import faulty_settings
 import faulty_trajectories
 import faulty_vectors
 import numpy as np
@@ -48,6 +49,7 @@ RMS, PEAK = 0.5, 4  # grey levels by which another machine's pictures may differ
 LOADERS: dict[str, Callable[[], Any]] = {
     "tiny": tiny_prior.load,
     "tiny-vp": lambda: tiny_prior.load("vp"),
+    "tiny-settings": tiny_prior.with_settings,
     "gauss": lambda: priors.load("gauss"),
     "nano": lambda: priors.load("nano"),
 }
@@ -192,7 +194,7 @@ def write_valid(name: str) -> None:
 
 def faulty() -> dict[str, tuple[str, str, bytes]]:
     """All faulty vectors: what each lies about, the error, the bytes."""
-    return faulty_vectors.faulty() | faulty_trajectories.faulty()
+    return faulty_vectors.faulty() | faulty_trajectories.faulty() | faulty_settings.faulty()
 
 
 def write_faulty() -> None:
@@ -242,6 +244,10 @@ def scheduled(name: str) -> bool:
 
 
 def main(names: list[str]) -> None:
+    if names == ["faulty"]:
+        write_faulty()
+        write_list()
+        return
     if names == ["schedules"]:
         write_schedules()
         for name in filter(scheduled, VALID):

@@ -2,12 +2,12 @@
 Sections are those of the document. Everything but pictures is read; spec_symbols.py reads what the
 range coder wrote."""
 
-import itertools
 import math
 import re
 import zlib
 from pathlib import Path
 
+from spec_bytes import Bytes
 from spec_symbols import Bad, Symbols, atoms, chunks, need, residual, zigzag
 
 __all__ = ["Bad", "Symbols", "read"]
@@ -15,49 +15,27 @@ TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 LENGTHS = [int(n) for n in re.findall(r"Schedule \d+, (\d+) steps:", TEXT)]  # section 14
 
 
-class Bytes:
-    def __init__(self, data, error="Corrupt"):
-        self.data, self.at, self.error = data, 0, error
-
-    def take(self, n):  # section 1
-        need(n <= len(self.data) - self.at, "ends too soon", self.error)
-        self.at += n
-        return self.data[self.at - n : self.at]
-
-    def number(self, n=1, signed=False):
-        return int.from_bytes(self.take(n), "little", signed=signed)
-
-    def varint(self):
-        value = 0
-        for i in itertools.count():
-            b = self.number()
-            value += (b & 127) << 7 * i
-            need(value < 1 << 64 and i < 10, "varint too large")
-            if b < 128:
-                need(b or not i, "varint not in its shortest form")
-                return value
-
-    def blob(self):
-        return self.take(self.varint())
-
-    def name(self):
-        raw = self.blob()
-        need(len(raw) <= 64 and all(33 <= c <= 126 for c in raw), "not a name")
-        return raw.decode()
-
-    def fraction(self):
-        n, d = self.varint(), self.varint()
-        need(n and math.gcd(n, d) == 1 and d, "not a fraction in lowest terms")
-        return n, d
-
+class Part(Bytes):
     def header(self):  # section 2.1
         need(self.data and b"\x8bGVC".startswith(self.data[:4]), "magic")
-        need(self.take(5)[4] == 2, "version", "Unsupported")
-        body, crc = Bytes(self.blob()), zlib.crc32(self.data[: self.at])
+        version = self.take(5)[4]
+        need(version in (2, 3), "version", "Unsupported")
+        body, crc = Part(self.blob()), zlib.crc32(self.data[: self.at])
         need(self.number(4) == crc, "the header's checksum")
-        return body.fields() | {"crc": crc}
+        return body.fields(version) | {"crc": crc}
 
-    def fields(self):  # sections 2.2 and 8
+    def settings(self):  # sections 2.4 and 8
+        count, found = self.varint(), []
+        need(count <= 32, "number of settings", "TooLarge")
+        for _ in range(count):
+            name, raw = self.name(), self.blob()
+            try:
+                found.append((name, raw.decode()))
+            except UnicodeDecodeError:
+                raise Bad("Corrupt", "a setting is no text") from None
+        return tuple(found)
+
+    def fields(self, version):  # sections 2.2 and 8
         h = {"flags": self.number()}
         need(h["flags"] < 64, "reserved flag", "Unsupported")
         for field, known in (
@@ -74,6 +52,8 @@ class Bytes:
         h |= {field: self.varint() for field in ("gop", "overlap", "size", "seed")}
         h["table"] = self.varint() if h["flags"] & 8 else None
         need(h["table"] != 0, "a schedule numbered 0")
+        h["reuse"], h["settings"] = (self.varint(), self.settings()) if version == 3 else (1, ())
+        need(version == 2 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
@@ -83,7 +63,7 @@ class Bytes:
             ("width", 16, 65535), ("height", 16, 65535), ("frames", 1, 2**32 - 1),
             ("gop", 1, 1024), ("overlap", 0, h["gop"] // 2), ("steps", 2, 255),
             ("tail", 1, h["steps"]), ("shift", 1, 65280), ("g_scale", 0, 65280),
-            ("knob", 64, 128), ("seed", 0, seed), ("size", *k),
+            ("knob", 64, 128), ("seed", 0, seed), ("size", *k), ("reuse", 1, 255),
         ):  # fmt: skip
             need(low <= h[field] <= high, field)
         need(d <= n << 16 and n <= d << 16, "frame rate")
@@ -94,7 +74,10 @@ class Bytes:
         if h["table"]:
             need(h["table"] <= len(LENGTHS), "schedule", "Unsupported")
             right = h["steps"] - h["tail"] == LENGTHS[h["table"] - 1] and h["shift"] == 256
-            need(right, "steps or shift of a schedule")
+            need(right and h["reuse"] == 1, "steps, shift or reuse of a schedule")
+        names = [n for n, _ in h["settings"]]
+        need(names == sorted(set(names)) and "" not in names, "order or names of settings")
+        need(all(len(t.encode()) <= 4096 for _, t in h["settings"]), "a setting", "TooLarge")
         pixels, gop = h["width"] * h["height"], min(h["gop"], h["frames"])
         need(max(h["width"], h["height"]) <= 16384, "side", "TooLarge")
         need(pixels * gop <= 2**29 and pixels * h["frames"] <= 2**32, "frames", "TooLarge")
@@ -107,8 +90,8 @@ class Bytes:
         crc = zlib.crc32(bound + self.data[start : self.at])
         need(self.number(4) == crc, f"checksum of record {index}'s head")
         need(found == kind, "kind of record")
-        head = Bytes(head)
-        body = Bytes(self.take(head.varint()))
+        head = Part(head)
+        body = Part(self.take(head.varint()))
         crc = zlib.crc32(crc.to_bytes(4, "little") + body.data)
         return head, body, self.number(4) == crc
 
@@ -170,7 +153,7 @@ def latent_frames(place, stills, shared, stride):  # section 3.3: their number, 
 
 
 def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
-    file, gops, audio, place, end = Bytes(data, "Truncated"), [], None, None, 0
+    file, gops, audio, place, end = Part(data, "Truncated"), [], None, None, 0
     h = file.header()
     lengths = [h["gop"], h["overlap"] if h["flags"] & 32 else 1]
     need(not channels or all(n % strides[0] == 1 % strides[0] for n in lengths), "GOP or overlap")

@@ -158,6 +158,10 @@ def headers(draw: st.DrawFn) -> Header:
         shift=1.0 if table else draw(st.integers(1, 65280)) / 256,
         g_scale=draw(st.integers(0, 65280)) / 256,
         knob=draw(st.integers(64, 128)) / 64, multistep=draw(st.booleans()), audio=False,
+        reuse=1 if table else draw(st.sampled_from((1, 1, 2, 255))),
+        settings=tuple(sorted(draw(st.dictionaries(
+            st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=9),
+            st.text(max_size=9), max_size=3)).items())),
     )  # fmt: skip
 
 

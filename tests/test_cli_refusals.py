@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from cli_runner import GVCC, Run
 
 import gvcc
-from gvcc import cli, codec, colour, media
+from gvcc import codec, colour, media
 from gvcc.terminal import Growing
 
 # -- what is refused --------------------------------------------------------------------------
@@ -66,7 +67,7 @@ _REFUSED = [
     Refused("encode CLIP -o NEW --coder rc", 2, "did you mean 'rcc'?"),
     Refused("encode CLIP -o NEW --coder rcc -K 1000", 2, "expected a power of two for coder rcc"),
     Refused("encode CLIP -o NEW --coder rcc -K 8", 2, "K is 8, expected 16 to 65536"),
-    Refused("encode CLIP -o NEW --preset free-gvc -M 8", 2, "atoms does not go with coder rcc"),
+    Refused("encode CLIP -o NEW --preset free-gvc -M 8", 2, "M does not go with coder rcc"),
     Refused("encode CLIP -o NEW --preset free-gvc --steps 9", 2, "steps does not go with"),
     Refused("encode CLIP -o NEW --stop 25", 2, "stop is 25, expected 1 to 24"),
     Refused("encode CLIP -o NEW --alignment blend", 2, "alignment blend is for mode overlap"),
@@ -76,8 +77,8 @@ _REFUSED = [
     Refused("encode CLIP -o NEW --mode flf2v --refresh 2", 2, "refresh is for modes i2v and auto"),
     Refused("encode CLIP -o NEW --mode i2v --refresh -1", 2, "refresh"),
     Refused("encode CLIP -o NEW --mode flf2v --gop 1", 2, "GOPs of more than one frame"),
-    Refused("encode CLIP -o NEW -M 4 --tail-atoms 8", 2, "M_tail goes with M, in modes i2v"),
-    Refused("encode CLIP -o NEW --mode i2v --tail-atoms 8", 2, "M_tail goes with M"),
+    Refused("encode CLIP -o NEW -M 4 --tail-atoms 8", 2, "goes with M, in modes i2v"),
+    Refused("encode CLIP -o NEW --mode i2v --tail-atoms 8", 2, "goes with M"),
     Refused("encode CLIP -o NEW --mode i2v -M 4 --tail-atoms 0", 2, "M_tail is 0, expected 1 to"),
     Refused("encode CLIP -o NEW --resume", 2, "nothing to resume: there is no"),
     Refused("encode CLIP -o - --resume", 2, "--resume does not go with -o -"),
@@ -152,7 +153,7 @@ def test_the_smallest_size_that_is_named_is_reachable(run: Run, clip: Path, tmp_
     [
         (
             ("encode", "a", "-o", "b", "--presett", "paper"),
-            "No such option: --presett (Possible options: --preset, --resume)",
+            "No such option: --presett (Possible options: --preset, --reuse, --set)",
         ),
         (("encode", "a", "-o", "b", "--bp", "1"), "Possible options: --bpp"),
         (("encod", "a"), "Did you mean 'encode'"),
@@ -265,7 +266,7 @@ def test_a_failing_write_leaves_what_can_be_used(
 
     file, part = tmp_path / "a.gvcc", tmp_path / "a.gvcc.part"
     with monkeypatch.context() as m:
-        m.setattr(cli.os, "replace", full)
+        m.setattr(os, "replace", full)
         done = run("encode", clip, "-o", file)
     said = f"a.gvcc: cannot write: No space left on device; {part} is the whole file\n"
     assert done.code == 1 and done.err.endswith(said)
@@ -308,7 +309,7 @@ def test_ctrl_c_leaves_no_half_file(
         raise KeyboardInterrupt
 
     module, name = {
-        "encode": (codec, "encode_parts"), "write": (cli.os, "replace"),
+        "encode": (codec, "encode_parts"), "write": (os, "replace"),
         "decode": (codec, "Decoder"), "pictures": (colour, "pngs"),
     }[stage]  # fmt: skip
     monkeypatch.setattr(module, name, stop)

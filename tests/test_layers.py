@@ -28,11 +28,11 @@ LAYERS = [
     {"encoder"},
     {"codec"},
     {"describe", "eval.clips", "eval.temporal", "train.data", "train.loop"},
-    {"train.gauss", "train.dataset", "eval.sidebyside"},
+    {"train.gauss", "train.dataset", "eval.sidebyside", "eval.table6"},
     {"train.autoencoder", "train.flow"},
     {"train.runs"},
     {"demo", "terminal"},
-    {"cli_train", "cli_encode", "cli_priors"},
+    {"cli_train", "cli_encode", "cli_priors", "cli_eval"},
     {"cli"},
     {"__main__"},
 ]

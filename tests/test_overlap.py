@@ -187,7 +187,7 @@ def test_frames_asked_for_are_a_slice_of_all(alignment: str) -> None:
         part = codec.Decoder(BytesIO(encoded.data), prior(), start=start, end=end)
         assert np.array_equal(np.stack(list(part.pictures())), encoded.frames[start:end])
     decode = needed(gops, 14, 15, blended=alignment == "blend")[0]
-    assert decode == {"pin": {0, 1}, "fade": {1}, "blend": {0, 1, 2}}[alignment]
+    assert decode == {"pin": {0, 1}, "fade": {1}, "blend": {0, 1}}[alignment]
 
 
 def damaged(data: bytes, number: int) -> bytes:

@@ -95,8 +95,11 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"preset": "paper", "seed": 2**31}, "seed is 2147483648"),
         ({"mode": "i3v"}, "did you mean 'i2v'"),
-        ({"preset": "paper", "tail_atoms": 9}, "M_tail goes with M, in modes i2v and auto"),
-        ({"mode": "i2v", "tail_atoms": 9}, "M_tail goes with M"),
+        (
+            {"preset": "paper", "tail_atoms": 9},
+            r"M_tail \(tail atoms\) goes with M, in modes i2v and auto",
+        ),
+        ({"mode": "i2v", "tail_atoms": 9}, r"M_tail \(tail atoms\) goes with M"),
         ({"mode": "i2v", "atoms": 4, "tail_atoms": 0}, "M_tail is 0"),
         ({"preset": "paper", "mode": "auto", "codebook": 64, "tail_atoms": 65}, "M_tail is 65"),
         ({"knob": 0.0}, "knob is 0.0"),

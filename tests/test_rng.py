@@ -126,6 +126,9 @@ def test_signs(start: int, count: int) -> None:
     slow = [1 - 2 * (slow_word(key, n // 32) >> n % 32 & 1) for n in range(start, start + count)]
     got = rng.signs(key, start, count)
     assert got.dtype == np.int8 and got.tolist() == slow
+    for device in DEVICES:
+        like = torch.empty(0, dtype=torch.int64, device=device)
+        assert rng.signs(key, start, count, like).tolist() == slow
 
 
 @settings(deadline=None)

@@ -29,6 +29,14 @@ def _basis(channels: int, times: int) -> np.ndarray:
     return np.array(out)
 
 
+def with_settings() -> GaussPrior:
+    """The prior `tiny`, with settings that a file carries."""
+    prior = load()
+    settings = (("guidance", "2.5"), ("prompt", "a café, at night"))
+    prior.spec = dataclasses.replace(prior.spec, settings=settings)
+    return prior
+
+
 def load(path: str = "rf") -> GaussPrior:
     """The prior `tiny` (or `tiny-vp`, on that path): 6 channels, strides (4, 8, 8), GOPs of 9."""
     f = np.arange(32) + 1.0

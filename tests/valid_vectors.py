@@ -158,6 +158,14 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "tiny", (34, 24, 32),
         dict(preset="free-gvc", alignment="blend", stop=11, gop=13, cut=16), {},
     ),
+    "settings": (
+        "version 3: two settings of the prior, one of them no ASCII",
+        "tiny-settings", (9, 24, 32), dict(size=280), {},
+    ),
+    "reuse": (
+        "version 3: the network is called at every third coded step; two GOPs",
+        "tiny", (14, 24, 32), dict(size=340, reuse=3), {},
+    ),
     "gauss": (
         "the prior gauss as shipped; follows its weights",
         "gauss", (5, 16, 24), dict(preset="short", size=110, gop=5), {},

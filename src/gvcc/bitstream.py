@@ -130,13 +130,11 @@ class Header:
 
     def _check_settings(self) -> None:
         names = [name for name, _ in self.settings]
-        if names != sorted(set(names)):
-            raise Corrupt("the prior's settings are not in order")
+        if names != sorted(set(names)) or not all(n and is_name(n.encode()) for n in names):
+            raise Corrupt("the prior's settings are not in order or have no proper names")
         longest = max((len(text.encode()) for _, text in self.settings), default=0)
         if len(names) > MOST_SETTINGS or longest > LONGEST_SETTING:
             raise TooLarge(f"{len(names)} settings of the prior, the longest of {longest} bytes")
-        if not all(is_name(name.encode()) for name in names):
-            raise Corrupt("a setting of the prior has no proper name")
 
     def _check_rcc(self) -> None:
         if self.rule != "posterior" or self.allocation != "matched":

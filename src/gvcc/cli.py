@@ -1,4 +1,4 @@
-"""The command line: encode, decode, inspect, compare, demo, train, priors.
+"""The command line: encode, decode, inspect, compare, demo, train, priors, eval.
 
 Stdout carries data (streams, tables, JSON), stderr progress and messages. Exit codes: 0 done,
 1 a file is damaged or cannot be read or written, 2 usage or a setting out of range, 3 the target
@@ -19,7 +19,7 @@ from typing import Annotated, BinaryIO, NoReturn, cast
 import typer
 from rich.text import Text
 
-from gvcc import cli_encode, cli_priors, cli_train
+from gvcc import cli_encode, cli_eval, cli_priors, cli_train
 from gvcc.errors import ConfigError, GvccError, TargetUnreachable, unknown
 from gvcc.terminal import (
     Device,
@@ -46,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(cli_encode.encode)
+app.add_typer(cli_eval.app, name="eval")
 app.add_typer(cli_priors.app, name="priors")
 app.add_typer(cli_train.app, name="train")
 

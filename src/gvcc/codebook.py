@@ -112,8 +112,12 @@ class Hadamard:
 
     def _signs(self, first: int, count: int, where: Where) -> Tensor:
         key = rng.derive(self.seed, *where, Purpose.SIGNS)
-        s = rng.signs(key, first * self.dim, count * self.dim).reshape(count, self.dim)
-        return torch.from_numpy(s).to(self.device).float()
+        at = first * self.dim, count * self.dim
+        if self.device == "cpu":  # numpy unpacks bits faster than torch does
+            s = torch.from_numpy(rng.signs(key, *at))
+        else:
+            s = rng.signs(key, *at, torch.empty(0, dtype=torch.int64, device=self.device))
+        return s.reshape(count, self.dim).float()
 
     def _atoms(self, symbols: Symbols, diagonal: Tensor) -> Tensor:
         """The signed atoms of consecutive sections, +1 and -1, float32 [n, D]."""

@@ -87,16 +87,20 @@ def words(key: Key, start: int, count: int, like: Any = None) -> Any:
     return out.reshape(-1)[start - 4 * first : start - 4 * first + count]
 
 
-def signs(key: Key, start: int, count: int) -> NDArray[np.int8]:
-    """Signs start .. start+count-1 of the stream: int8 [count] of +1 and -1.
+def signs(key: Key, start: int, count: int, like: Any = None) -> Any:
+    """Signs start .. start+count-1 of the stream, [count] of +1 and -1: a numpy array of int8, or
+    an int64 tensor on the device of the int64 tensor `like`.
 
     Sign 32 i + b is bit b (from the least significant) of word i; a set bit is -1.
     """
     first, last = start // 32, (start + count + 31) // 32
-    packed = words(key, first, last - first).astype("<u4").view(np.uint8)
-    bits = np.unpackbits(packed, bitorder="little")[start - 32 * first :][:count]
-    out: NDArray[np.int8] = 1 - 2 * bits.view(np.int8)
-    return out
+    found = words(key, first, last - first, like)
+    if like is None:
+        packed = found.astype("<u4").view(np.uint8)
+        bits: Any = np.unpackbits(packed, bitorder="little").view(np.int8)
+    else:
+        bits = (found[:, None] >> like.new_ones(32).cumsum(0) - 1 & 1).reshape(-1)
+    return 1 - 2 * bits[start - 32 * first :][:count]
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gvcc.errors import BadSetting, ConfigError, unknown
-from gvcc.priors.models import MODELS
+from gvcc.priors.models import MODELS, Model
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +35,9 @@ class Spec:
 
     `patch`: height and width of a latent must be multiples of it. `last_alone`: a last picture has
     a latent frame of its own (Gop.length). `refine`: `render` is cheap enough to be differentiated.
-    `modes` are those it can do, its best first; empty: all. `shifts` are the published ones of preset paper, up
-    to 480 lines and above. `settings` are those that change its output and are not as usual, sorted
-    (name, text).
+    `modes` are those it can do, its best first; empty: all. `shifts` are the published ones of
+    preset paper, up to 480 lines and above. `settings` are those that change its output and are not
+    as usual, sorted (name, text).
     """
 
     id: str
@@ -138,6 +138,25 @@ def _nano(device: str, path: Path | None) -> Prior:
     return nano.load(device, path)
 
 
+def _published(
+    model: Model, device: str, path: Path | None, given: Mapping[str, str], offload: bool
+) -> Prior:
+    """A published model, from the folder `path` or where its weights are known to be. Nothing large
+    is loaded before it is used."""
+    from gvcc.priors import parts, settings, store
+
+    chosen = settings.parse(model.name, given)
+    folder = store.locate(model, path)
+    parts.need_packages(model)
+    if model.family == "wan":
+        from gvcc.priors import wan
+
+        return wan.WanPrior(model, folder, device, chosen, offload)
+    from gvcc.priors import cogvideox
+
+    return cogvideox.CogVideoXPrior(model, folder, device, chosen, offload)
+
+
 _TABLE: dict[str, Callable[[str, Path | None], Prior]] = {"nano": _nano, "gauss": _gauss}
 EMBEDDED = tuple(_TABLE)
 NAMES = (*EMBEDDED, *MODELS)
@@ -161,9 +180,7 @@ def load(
         raise ConfigError(f"prior {name!r}: a file is expected after the colon")
     path = Path(file) if file else None
     if kind in MODELS:
-        from gvcc.priors import diffusion
-
-        return diffusion.load(MODELS[kind], device, path, settings or {}, offload)
+        return _published(MODELS[kind], device, path, settings or {}, offload)
     if settings:
         raise BadSetting(f"prior {kind} has no settings, but was given {', '.join(settings)}")
     if offload:

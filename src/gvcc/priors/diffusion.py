@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,32 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvcc.priors import Condition, Prior, Spec, levels, parts, settings, store
+from gvcc.priors import Condition, Spec, levels, parts, store
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
 
 Known = dict[int, Tensor]
 _EXPONENT = 0.75  # of the sensitivity, as steering metric (bench/steering_metric.py)
-
-
-def load(
-    model: Model, device: str, path: Path | None, given: Mapping[str, str], offload: bool
-) -> Prior:
-    """The prior of a published model, from the folder `path` or where its weights are known to be.
-
-    Nothing large is loaded before it is used. Raises BadSetting, and ConfigError for packages or
-    weights that are missing.
-    """
-    chosen = settings.parse(model.name, given)
-    folder = store.locate(model, path)
-    parts.need_packages(model)
-    if model.family == "wan":
-        from gvcc.priors import wan
-
-        return wan.WanPrior(model, folder, device, chosen, offload)
-    from gvcc.priors import cogvideox
-
-    return cogvideox.CogVideoXPrior(model, folder, device, chosen, offload)
 
 
 class Diffusion:

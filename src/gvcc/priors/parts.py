@@ -192,7 +192,7 @@ def embedding(
             store.write(path, save({"rows": rows}))
         except OSError:
             pass  # it is made again the next time
-    out = rows.new_zeros(1, tokens, rows.shape[1])
+    out: Tensor = rows.new_zeros(1, tokens, rows.shape[1])
     out[0, : len(rows)] = rows
     return out
 
