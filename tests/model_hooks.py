@@ -10,10 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny_models
 import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+    WanVideoToVideoPipeline,
+)
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from PIL import Image
 from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Of the tiny tokenizer's words; entities, tabs and double spaces.
@@ -28,6 +46,15 @@ def pictures(seed: int, *shape: int) -> Tensor:
     """uint8 [*shape, 3]: white noise, which no resizing or filter leaves as it is."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8)
+
+
+def agreed(seed: int, *shape: int) -> Tensor:
+    """As `pictures`, of levels for which v / 127.5 - 1 and 2 (v / 255) - 1 are the same float: we
+    compute the first and diffusers the second, so only of these it can make the same latent."""
+    v = torch.arange(256).float()
+    levels = (v / 127.5 - 1 == 2 * (v / 255) - 1).nonzero()[:, 0]
+    assert len(levels) > 50
+    return levels[pictures(seed, *shape).long() % len(levels)].byte()
 
 
 def contents(frames: int, height: int, width: int) -> dict[str, Tensor]:
@@ -115,17 +142,105 @@ def same_call(ours: Call, theirs: Call, within: float = 0.0, **at: float) -> Non
     same(ours.output, theirs.output, "output", within)
 
 
-class Latents:
-    """A pipeline's latents before each step, and after the last: its `callback_on_step_end`."""
+def ours(
+    prior: Any, latents: list[Tensor], times: Any, first: Any = None, last: Any = None
+) -> tuple[list[Call], list[Tensor]]:
+    """Our calls at latents [C,F,h,w] and times, and what the denoiser says."""
+    denoise = prior.condition(first, last, latents[0].shape[1]).denoise
+    if prior.model.family == "wan":
+        nets = {"transformer": prior.network(1.0)}
+        if prior.boundary is not None:
+            nets["transformer_2"] = prior.network(0.0)
+    else:
+        nets = {"transformer": prior.network}
+    with recorded(**nets) as calls:
+        guesses = [denoise(x.clone(), t) for x, t in zip(latents, times, strict=False)]
+    return calls, guesses
 
-    def __init__(self, start: Tensor) -> None:
-        self.seen = [start]
 
-    def __call__(self, pipe: Any, step: int, t: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
-        self.seen.append(tensors["latents"].clone())
+def theirs(
+    pipe: Any, start: Tensor, pixels: tuple[int, int, int], **more: Any
+) -> tuple[list[Call], list[Tensor], Tensor]:
+    """A pipeline's calls for a clip of so many frames, lines and columns, its latents before each
+    step and after the last, and the scheduler's times."""
+    seen = [start]
+
+    def after_step(pipe: Any, step: int, t: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        seen.append(tensors["latents"].clone())
         return {}
+
+    nets = {n: getattr(pipe, n, None) for n in ("transformer", "transformer_2")}
+    with recorded(**{n: net for n, net in nets.items() if net is not None}) as calls:
+        pipe(
+            num_frames=pixels[0], height=pixels[1], width=pixels[2], latents=start,
+            output_type="latent", callback_on_step_end=after_step,
+            **({"prompt": "", "guidance_scale": 1.0} | more),
+        )  # fmt: skip
+    return calls, [x[0].float() for x in seen], pipe.scheduler.timesteps
+
+
+# -- diffusers' side, loaded as its documentation says and not by gvcc ------------------------
 
 
 def part(kind: Any, folder: Path, name: str, dtype: str = "fp32") -> Any:
-    """A part of a model, loaded as diffusers' documentation says and not by gvcc."""
+    """A part of a model."""
     return kind.from_pretrained(folder, subfolder=name, torch_dtype=DTYPES[dtype]).eval()
+
+
+class Grid(FlowMatchEulerDiscreteScheduler):
+    """diffusers' scheduler at times of our own, whatever number of steps a pipeline asks for."""
+
+    times: tuple[float, ...] = (1.0,)
+
+    def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, **_: Any) -> None:
+        super().set_timesteps(sigmas=list(self.times), device=device)
+
+
+class Clean(Grid):
+    """A scheduler that adds no noise: the latents that a pipeline would start from."""
+
+    def scale_noise(self, sample: Tensor, timestep: Any, noise: Any) -> Tensor:
+        return sample
+
+
+def wan_pipeline(name: str, folder: Path, dtype: str, kind: Any) -> Any:
+    """A model of the Wan family as a pipeline of diffusers."""
+    more = dict(tiny_models.WANS[name][2])
+    if (folder / "transformer_2").is_dir():
+        more["transformer_2"] = part(WanTransformer3DModel, folder, "transformer_2", dtype)
+    if kind is WanImageToVideoPipeline and (folder / "image_encoder").is_dir():
+        more["image_encoder"] = part(CLIPVisionModel, folder, "image_encoder")
+        processor = CLIPImageProcessorPil.from_pretrained(folder / "image_processor")
+        more["image_processor"] = processor
+    made = kind(
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder=part(UMT5EncoderModel, folder, "text_encoder", dtype),
+        vae=part(AutoencoderKLWan, folder, "vae"), scheduler=Grid(),
+        transformer=part(WanTransformer3DModel, folder, "transformer", dtype), **more,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@torch.no_grad()
+def wan_latent(pipe: Any, pixels: Tensor) -> Tensor:
+    """The latent of pixels [1,3,T,H,W], as diffusers' pipeline from videos to videos makes it."""
+    maker = WanVideoToVideoPipeline(
+        pipe.tokenizer, pipe.text_encoder, pipe.transformer, pipe.vae, Clean()
+    )
+    maker.vae_scale_factor_spatial = pipe.vae_scale_factor_spatial  # it takes TI2V's for 8
+    channels, size = pipe.vae.config.z_dim, pixels.shape[3:]
+    return maker.prepare_latents(pixels, 1, channels, *size, torch.float32, "cpu", timestep=0)
+
+
+def cog_pipeline(folder: Path, dtype: str, kind: Any) -> Any:
+    """A model of the CogVideoX family as a pipeline of diffusers, with the folder's scheduler."""
+    made = kind(
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder=part(T5EncoderModel, folder, "text_encoder", dtype),
+        vae=part(AutoencoderKLCogVideoX, folder, "vae"),
+        transformer=part(CogVideoXTransformer3DModel, folder, "transformer", dtype),
+        scheduler=CogVideoXDDIMScheduler.from_pretrained(folder / "scheduler"),
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

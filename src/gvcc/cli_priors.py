@@ -37,8 +37,8 @@ def show(context: typer.Context, as_json: Json = False) -> None:
         table.add_row(r["name"], " ".join(r["modes"]), _count(r["parameters"]),
                       f"{r['weights_gb']:.2g}", disk, r["licence"])  # fmt: skip
     out.print(table)
-    out.print("\nGB: the networks' weights in bfloat16; of two experts one is on the GPU at a time, "
-              "with --offload\none block.", soft_wrap=True)  # fmt: skip
+    out.print("\nGB: the networks' weights in bfloat16; of two experts one is on the GPU at a "
+              "time, with --offload\none block.", soft_wrap=True)  # fmt: skip
     for r in rows:
         where = f"in {r['folder']}" if r["folder"] else f"gvcc priors prepare {r['name']}"
         if r["hub"]:
