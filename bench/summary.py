@@ -8,6 +8,7 @@ from pathlib import Path
 import nano_plot
 import numpy as np
 import summary_free
+import summary_models
 import summary_modes
 from pages import RESULTS, load, table
 
@@ -145,6 +146,9 @@ SECTIONS = {
     summary_free.alignment: {"alignment"},
     summary_free.speed: {"rcc_speed"},
     summary_free.own_size: {"own_size"},
+    summary_models.few_calls: {"few_calls"},
+    summary_models.full_size: {"full_size"},
+    summary_models.drift: {"drift"},
     rate_distortion: {"nano_rd", "anchors", "nano_presets", "nano_speed"},
     clips: {"eval_clips"},
     autoencoder: {"autoencoder"},

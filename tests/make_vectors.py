@@ -232,7 +232,8 @@ def schedule_section() -> str:
 def write_schedules() -> None:
     whole, title, section = FORMAT.read_text().partition("\n## 14. Schedules\n")
     text = section.partition("\nSchedule 1,")[0].rstrip("\n")
-    FORMAT.write_text(whole + title + text + "\n" + schedule_section())
+    after = "".join(section.partition("\n## 15. ")[1:])
+    FORMAT.write_text(whole + title + text + "\n" + schedule_section() + after)
 
 
 def scheduled(name: str) -> bool:

@@ -59,6 +59,17 @@ def test_the_results_page_is_what_its_script_writes(tmp_path):
     assert page.read_text() == (ROOT / "docs/results/README.md").read_text()
 
 
+def test_the_format_document_has_the_drift_that_was_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import summary_models
+
+    assert (
+        (ROOT / "docs/format.md")
+        .read_text()
+        .endswith(summary_models.MARK + "\n" + summary_models.drift_table() + "\n")
+    )
+
+
 def test_the_model_card_is_what_its_script_writes(tmp_path):
     page = tmp_path / "card.md"
     run = [sys.executable, str(ROOT / "bench/model_card.py"), "--out", str(page)]

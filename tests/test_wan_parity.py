@@ -292,12 +292,10 @@ def test_published_times(load, shift, listed):
     exact, rounded = load(T2V), load(T2V, timesteps="bf16")
     for t in times[:-1]:
         said = float(np.float32(t * 1000))
-        (call,), _ = ours(exact, [x], [t])
-        assert call.inputs["timestep"].tolist() == [said]
-        (call,), _ = ours(rounded, [x], [t])
         ulp = 2.0 ** (math.floor(math.log2(said)) - 7)
-        assert call.inputs["timestep"].dtype == torch.float32
-        assert call.inputs["timestep"].tolist() == [round(said / ulp) * ulp]
+        for prior, want in ((exact, said), (rounded, round(said / ulp) * ulp)):
+            (call,), _ = ours(prior, [x], [t])
+            same(call.inputs["timestep"], torch.tensor([want]))
     assert float(rounded.timestep(0.73125, [], x.shape)) == 732
     per_token = load(TI2V, timesteps="bf16").timestep(0.73125, [0], noise(TI2V).shape)
     assert per_token.tolist() == [[0, 0, 732, 732, 732, 732]]
@@ -362,7 +360,7 @@ def test_prompts(pipeline, load, prompt, dtype):
     same(prior.text, want)
     same(prior.negative, other)
     assert prior.text.dtype == want.dtype
-    words = min(len(prompt.split()) + 1, 512)  # and an end; tokens are words
+    words = min(len(prompt.split()) + 1, 512)  # tokens are words, and an end
     assert prior.text[0, :words].any(1).all() and not prior.text[0, words:].any()
 
 

@@ -1,0 +1,90 @@
+"""GVCC's Table 6: the published count, reading as published, and the command on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+from cli_runner import Run
+
+from gvcc.errors import ConfigError, MediaError
+from gvcc.eval import table6
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def uvg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like UVG's, with one sequence: a grey ramp that moves, chroma near neutral."""
+    folder = tmp_path_factory.mktemp("uvg")
+    y, x = np.mgrid[0:1080, 0:1920]
+    with (folder / "Beauty_1920x1080_120fps_420_8bit_YUV.yuv").open("wb") as f:
+        for t in range(33):
+            f.write((16 + (x + 8 * t + y // 2) % 220).astype(np.uint8).tobytes())
+            f.write(np.full((2, 540, 960), 120 + t % 8, np.uint8).tobytes())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GVCC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("row", table6.ROWS)
+def test_the_published_rate_is_the_published_count(row: table6.Row) -> None:
+    """17 steps, 9 latent frames, M (log2 K + 1) bits, 33 frames at 16 Hz: to the printed digit."""
+    bits = 17 * 9 * row.atoms * ((row.codebook - 1).bit_length() + 1)
+    assert round(bits / 33 * 16 / 1000, 1) == row.kbps
+
+
+def test_grey_levels_of_the_published_reading_are_those_of_the_file(uvg: Path) -> None:
+    path = table6.find(uvg, "Beauty")
+    raw = np.fromfile(path, np.uint8, 1080 * 1920).reshape(1080, 1920)
+    got = table6.read(path, 1, (1920, 1080))[0]
+    assert got.shape == (1080, 1920, 3)
+    # Cb and Cr 120: R = Y - 1.14 * 8, B = Y - 2.03 * 8; no stretching of the range.
+    assert np.abs(got[..., 0].astype(int) - np.clip(raw - 9.12, 0, 255)).max() <= 1.5
+    assert np.abs(got[..., 2].astype(int) - np.clip(raw - 16.26, 0, 255)).max() <= 1.5
+    true = table6.read(path, 1, (1920, 1080), true_colours=True)[0].astype(int)
+    assert true[raw == 235][:, 1].min() == 255 and true[raw == 16][:, 0].max() == 0
+
+
+def test_sequences_and_rows_that_are_not_there(uvg: Path) -> None:
+    with pytest.raises(MediaError, match="no Jockey.*ultravideo"):
+        table6.find(uvg, "Jockey")
+    with pytest.raises(MediaError, match="has 33 frames, 34 are needed"):
+        table6.read(table6.find(uvg, "Beauty"), 34, (16, 16))
+    with pytest.raises(ConfigError, match="'9:256' is no row of the table; it has 8:256, "):
+        table6.chosen("8:256,9:256")
+    assert [r.kbps for r in table6.chosen("64:16384,8:256")] == [71.2, 5.3]
+
+
+def test_the_command_writes_the_table_and_goes_on(
+    run: Run, uvg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_models.make("wan2.1-t2v-1.3b", tmp_path)
+    out = tmp_path / "t.json"
+    command = (
+        "eval", "table6", "--uvg", uvg, "--out", out, "--prior", f"wan2.1-t2v-1.3b:{model}",
+        "--sequences", "Beauty", "--size", "48x32", "--gops", "1", "--json",
+    )  # fmt: skip
+    done = run(*command, "--rows", "8:256")
+    assert done.code == 0, done.err
+    (line,) = json.loads(done.out)
+    assert line["kbps"] == pytest.approx(17 * 9 * 8 * 9 / 33 * 16 / 1000)
+    assert line["published_kbps"] == 5.3 and line["published_psnr_db"] == 22.5
+    cell = json.loads(out.read_text())["cells"]["Beauty 8:256"]
+    assert cell["published_bits_per_gop"] == 17 * 9 * 8 * 9
+    assert 8 * cell["bytes"] < cell["published_bits"] and 0 < cell["psnr_db"] < 60
+    # The second time only what is missing is made.
+    made = []
+    real = table6.cell
+    monkeypatch.setattr(table6, "cell", lambda *a, **k: made.append(a[1]) or real(*a, **k))
+    done = run(*command[:-1], "--rows", "8:256,16:512")
+    assert done.code == 0 and [r.atoms for r in made] == [16]
+    assert "22.50" in done.out.decode() and "11.9" in done.out.decode()
+    refused = run(*command, "--rows", "8:256", "--true-colours")
+    assert refused.code == 2 and "holds results of another setup" in refused.err
