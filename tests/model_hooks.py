@@ -68,8 +68,15 @@ def contents(frames: int, height: int, width: int) -> dict[str, Tensor]:
     return {"dark": dark, "noise": noise, "flash": flash, "corner": corner, "stripes": stripes}
 
 
-def image(picture: Tensor) -> Image.Image:
-    return Image.fromarray(np.asarray(picture))
+def shown(
+    two: bool, height: int, width: int, make: Any = agreed
+) -> tuple[tuple[Tensor, Tensor | None], dict[str, Image.Image]]:
+    """A first and perhaps a last picture, as `condition` takes them and as a pipeline does."""
+    first, last = make(1, 1, height, width), make(2, height, width)
+    given = {"image": Image.fromarray(np.asarray(first[0]))}
+    if not two:
+        return (first, None), given
+    return (first, last), given | {"last_image": Image.fromarray(np.asarray(last))}
 
 
 @dataclass

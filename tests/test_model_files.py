@@ -25,7 +25,7 @@ from gvcc.bitstream import Stream
 from gvcc.errors import ConfigError, PriorMismatch, TargetUnreachable, Unsupported
 from gvcc.gop import Gop
 from gvcc.media import Video
-from gvcc.priors import MODELS, diffusion, store
+from gvcc.priors import MODELS, store
 from gvcc.rate import EncodeConfig, free_frames
 from gvcc.records import Colour
 
@@ -294,7 +294,7 @@ def test_reuse_calls_the_network_less_often(load, made, monkeypatch):
             encode(prior, reuse=2, **how)
 
 
-# -- autoencoders and the metric --------------------------------------------------------------
+# -- autoencoders ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [T2V, TI2V, COG])
@@ -321,39 +321,6 @@ def test_tiles_fit_together(load, name, tile, size):
     ):  # fmt: skip
         assert found.shape == want.shape
         assert 0 < (found - want).norm() < 0.9 * (want - want.mean()).norm()
-
-
-def test_sensitivity_finds_the_gains_of_a_render():
-    gains = torch.tensor([0.5, 2.0, 1.0, 0.01])
-
-    def render(z):
-        return torch.einsum("c,cfhw->fhw", gains, z)[..., None].expand(-1, -1, -1, 3)
-
-    found = torch.tensor(diffusion.sensitivity(render, 4, 2, "cpu"))
-    assert torch.allclose(found, gains, rtol=0.1)
-    assert torch.allclose(found / found[2], gains, rtol=1e-3)
-
-
-def test_the_metric_is_normalised(load):
-    r, gains = white(16, 2, 4, 4), torch.tensor([0.1, 0.4] * 8)
-
-    def metric(sensitivities):
-        prior = load(T2V)
-        store.remember("sensitivities", prior.spec.digest.hex(), sensitivities.tolist())
-        return prior.spec.metric(r, 1.0)
-
-    want = r * ((gains / gains.square().mean().sqrt()) ** 0.75)[:, None, None, None]
-    assert torch.allclose(metric(torch.full((16,), 0.3)), r)
-    assert torch.allclose(metric(gains), want)
-    assert torch.allclose(metric(7 * gains), want)
-
-
-def test_sensitivities_are_kept_and_those_of_another_kind_measured_anew(load, monkeypatch):
-    prior = load(T2V)
-    monkeypatch.setattr(diffusion, "sensitivity", lambda *_: [2.0] * 16)
-    store.remember("sensitivities", prior.spec.digest.hex(), [1.0] * 3)
-    assert prior.sensitivities == [2.0] * 16
-    assert store.recall("sensitivities")[prior.spec.digest.hex()] == [2.0] * 16
 
 
 # -- networks ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import diffusers
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import tiny_models
 import torch
@@ -18,7 +18,7 @@ from transformers import UMT5EncoderModel
 
 from gvcc import priors
 from gvcc.errors import BadSetting, ConfigError, GvccError
-from gvcc.priors import MODELS, parts, store
+from gvcc.priors import MODELS, diffusion, parts, store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 T2V, I2V, FLF2V = "wan2.1-t2v-1.3b", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b-720p"
@@ -363,6 +363,17 @@ def test_what_embedded_priors_have_not():
         priors.load("nano", offload=True)
     with pytest.raises(ConfigError, match=f"did you mean '{T2V}'"):
         priors.load("wan2.1-t2v-1.3")
+
+
+def test_sensitivity_finds_the_gains_of_a_render():
+    gains = torch.tensor([0.5, 2.0, 1.0, 0.01])
+
+    def render(z):
+        return torch.einsum("c,cfhw->fhw", gains, z)[..., None].expand(-1, -1, -1, 3)
+
+    found = torch.tensor(diffusion.sensitivity(render, 4, 2, "cpu"))
+    assert torch.allclose(found, gains, rtol=0.1)
+    assert torch.allclose(found / found[2], gains, rtol=1e-3)
 
 
 def test_pick_device(monkeypatch):

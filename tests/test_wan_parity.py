@@ -16,15 +16,17 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from model_hooks import (
+    DTYPES,
     PROMPTS,
     agreed,
     contents,
-    image,
     ours,
     pictures,
     same,
     same_call,
+    shown,
     theirs,
     wan_latent,
     wan_pipeline,
@@ -32,6 +34,7 @@ from model_hooks import (
 )
 
 from gvcc import flow, priors
+from gvcc.priors.parts import cleaned
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,24 +91,19 @@ def guess(x, t, velocity):
     return x - torch.tensor(t, dtype=torch.float32) * velocity[0].float()
 
 
-def shown(name, make=agreed):
-    """First and last picture as `condition` takes them and as a pipeline does."""
-    first, last = make(1, 1, HEIGHT, WIDTH), make(2, HEIGHT, WIDTH)
-    if name == FLF2V:
-        return (first, last), {"image": image(first[0]), "last_image": image(last)}
-    return (first, None), {"image": image(first[0])}
-
-
 # -- the calls --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("name", [T2V, A14B, TI2V])
-def test_calls_without_pictures(pipeline, load, name, prompt):
-    calls, latents, times = piped(pipeline(name), noise(name), prompt=prompt)
-    got, guesses = ours(load(name, prompt=prompt), latents, times)
+def test_calls_without_pictures(pipeline, load, name, prompt, dtype):
+    calls, latents, times = piped(pipeline(name, dtype), noise(name), prompt=prompt)
+    got, guesses = ours(load(name, dtype=dtype, prompt=prompt), latents, times)
     assert len(got) == len(calls) == len(TIMES) and len(calls[0].inputs) == 3
     for mine, call, h, x, t in zip(got, calls, guesses, latents, times, strict=False):
+        assert mine.inputs["hidden_states"].dtype == mine.output.dtype == DTYPES[dtype]
+        assert mine.inputs["timestep"].dtype == h.dtype == torch.float32
         same_call(mine, call)
         same(h, guess(x, t, call.output), "x0hat", 1e-6)
 
@@ -113,7 +111,7 @@ def test_calls_without_pictures(pipeline, load, name, prompt):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", [I2V, FLF2V, TI2V])
 def test_calls_with_pictures(pipeline, load, name, dtype):
-    (first, last), given = shown(name)
+    (first, last), given = shown(name == FLF2V, HEIGHT, WIDTH)
     pipe = pipeline(name, dtype, WanImageToVideoPipeline)
     calls, latents, times = piped(pipe, noise(name), prompt=PROMPTS[2], **given)
     got, guesses = ours(load(name, dtype=dtype, prompt=PROMPTS[2]), latents, times, first, last)
@@ -127,23 +125,12 @@ def test_calls_with_pictures(pipeline, load, name, dtype):
 @pytest.mark.parametrize("name", [I2V, FLF2V, TI2V])
 def test_calls_with_pictures_of_all_levels(pipeline, load, name):
     """Up to the last bit of the pixels: see `agreed`."""
-    (first, last), given = shown(name, pictures)
+    (first, last), given = shown(name == FLF2V, HEIGHT, WIDTH, pictures)
     pipe = pipeline(name, "fp32", WanImageToVideoPipeline)
     calls, latents, times = piped(pipe, noise(name), **given)
     got, _ = ours(load(name), latents, times, first, last)
     for mine, call in zip(got, calls, strict=True):
         same_call(mine, call, within=1e-4, hidden_states=1e-5)
-
-
-@pytest.mark.parametrize("name", [T2V, A14B, TI2V])
-def test_calls_in_half_precision(pipeline, load, name):
-    calls, latents, times = piped(pipeline(name, "bf16"), noise(name), prompt=PROMPTS[1])
-    got, guesses = ours(load(name, dtype="bf16", prompt=PROMPTS[1]), latents, times)
-    for mine, call, h, x, t in zip(got, calls, guesses, latents, times, strict=False):
-        assert mine.inputs["hidden_states"].dtype == mine.output.dtype == torch.bfloat16
-        assert mine.inputs["timestep"].dtype == h.dtype == torch.float32
-        same_call(mine, call)
-        same(h, guess(x, t, call.output), "x0hat", 1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -152,7 +139,7 @@ def test_guidance(pipeline, load, name, dtype):
     said = {"prompt": PROMPTS[1], "negative": "blurred static"}
     images, given, kind = (None, None), {}, WanPipeline
     if name in (FLF2V, TI2V):
-        (images, given), kind = shown(name), WanImageToVideoPipeline
+        (images, given), kind = shown(name == FLF2V, HEIGHT, WIDTH), WanImageToVideoPipeline
     calls, latents, times = piped(
         pipeline(name, dtype, kind), noise(name), guidance_scale=5.0, prompt=said["prompt"],
         negative_prompt=said["negative"], **given,
@@ -265,7 +252,7 @@ def test_a_whole_trajectory(pipeline, load, name):
     lets known frames wander, and ours take the straight path to what they are.)"""
     times, images, given, kind = flow.schedule(4, 5.0), (None, None), {}, WanPipeline
     if name == TI2V:
-        (images, given), kind = shown(name), WanImageToVideoPipeline
+        (images, given), kind = shown(name == FLF2V, HEIGHT, WIDTH), WanImageToVideoPipeline
     latents = piped(pipeline(name, "fp32", kind), noise(name), times[:-1], **given)[1]
     denoise, known = load(name).condition(*images, 3)
     x = flow.sample(
@@ -347,6 +334,13 @@ def test_decoding(pipeline, load, monkeypatch, name, frames):
         assert rendered.shape == (frames, HEIGHT, WIDTH, 3) and rendered.std() > 1e-3
 
 
+@pytest.mark.xfail(strict=True, reason="the stride of tiles stays that of tiles of 256")
+@pytest.mark.parametrize("name", [T2V, TI2V])
+def test_tiles_cover_the_pictures(load, name):
+    prior, clip = load(name, tile="64"), pictures(1, 5, 96, 128)
+    assert prior.decode(prior.encode(clip)).shape == clip.shape
+
+
 # -- texts ------------------------------------------------------------------------------------
 
 
@@ -362,6 +356,12 @@ def test_prompts(pipeline, load, prompt, dtype):
     assert prior.text.dtype == want.dtype
     words = min(len(prompt.split()) + 1, 512)  # tokens are words, and an end
     assert prior.text[0, :words].any(1).all() and not prior.text[0, words:].any()
+
+
+@pytest.mark.xfail(strict=True, reason="ASCII goes past ftfy")
+@pytest.mark.parametrize("prompt", ["it&rsquo;s", "&EACUTE;t", "&Atilde;&copy;", "a\x07fox"])
+def test_what_ftfy_changes_in_ascii(prompt):
+    assert cleaned(prompt) == prompt_clean(prompt)
 
 
 def test_prompts_outlive_their_encoder(folders, tmp_path):
