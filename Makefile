@@ -35,6 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt torch
 	@echo "installing gvcc and its tools"
 	@$(PIP) install -c constraints.txt -e '.[test]'
+	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 # they ask for torchvision
 	@$(BIN)/python -c 'import torch; assert torch.version.cuda is None' 2>/dev/null || \
 	  echo "warning: torch in .venv is a CUDA build; gvcc is tested with the CPU build" >&2
 	@touch $@

@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 LAYERS = [
     {"errors", "records", "priors.models"},
     {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics"},
-    {"bitstream"},
+    {"bitstream", "eval.perceptual"},
     {"parser", "stillcodecs"},
     {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality"},
     {"media", "priors"},

@@ -56,8 +56,8 @@ def encode(
     bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
     kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
     size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
-    quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, ms-ssim:0.95 "
-        "or vmaf:60, whatever it takes.")] = None,
+    quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, "
+        "ms-ssim:0.95, vmaf:60, lpips:0.2 or dists:0.1 (these two need weights), whatever it takes.")] = None,
     stop: Annotated[int | None, _target(min=1, help="Coded steps of every GOP.")] = None,
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
@@ -117,6 +117,7 @@ def encode(
     The file grows as OUTPUT.part and gets its name when it is whole.
     """
     from gvcc import codec, describe, media, parser
+    from gvcc.quality import goal
     from gvcc.rate import EncodeConfig
 
     check_output(output, source, overwrite)
@@ -148,7 +149,8 @@ def encode(
             total += len(part.data)
             kept += part.data if verify and output == "-" else b""
             if part.pictures is not None:
-                qualities.append(part.quality)
+                q = part.quality
+                qualities.append(q if q is None or quality is None else goal(quality).shown(q))
                 promised.update(part.pictures.tobytes())
     mode = config.fitted(model.spec, clip.height).parameters()["mode"]
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
@@ -215,9 +217,8 @@ def _tell_missed(asked: str, found: list[float | None]) -> None:
     from gvcc.quality import goal
 
     aim = goal(asked)
-    off = {
-        i: q for i, q in enumerate(found) if q is not None and abs(q - aim.value) > aim.tolerance
-    }
+    wanted = aim.shown(aim.value)
+    off = {i: q for i, q in enumerate(found) if q is not None and abs(q - wanted) > aim.tolerance}
     if off:
         named = ", ".join(f"{i} ({q:.4g})" for i, q in list(off.items())[:12])
         named += ", ..." if len(off) > 12 else ""

@@ -17,32 +17,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import metrics
+from gvcc.eval import metrics, perceptual
 
 Clip = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
 class Metric(NamedTuple):
-    """A measure of two clips [T,H,W,3] at a rate, the higher the better; how near to its target a
-    GOP must come, and the range of a target."""
+    """A measure of two clips [T,H,W,3] at a rate; how near to its target a GOP must come, and the
+    range of a target. `sign` is -1 where lower is better."""
 
     measure: Callable[[Clip, Clip, Fraction], float | None]
     tolerance: float
     low: float
     high: float
+    sign: int = 1
 
 
 METRICS: dict[str, Metric] = {
     "psnr": Metric(lambda ref, out, fps: metrics.psnr(ref, out), 0.2, 5, 60),
     "ms-ssim": Metric(lambda ref, out, fps: metrics.ms_ssim(ref, out), 0.004, 0.1, 0.999),
     "vmaf": Metric(metrics.vmaf, 1.0, 1, 99),
+    "lpips": Metric(lambda ref, out, fps: perceptual.lpips(ref, out), 0.01, 0.001, 1, -1),
+    "dists": Metric(lambda ref, out, fps: perceptual.dists(ref, out), 0.01, 0.001, 1, -1),
 }
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A quality that every GOP should have."""
+    """A quality that every GOP should have. `value` and what `measure` finds are turned so that
+    higher is better; `shown` turns them back."""
 
     name: str
     value: float
@@ -52,12 +56,17 @@ class Goal:
         return METRICS[self.name].tolerance
 
     def measure(self, ref: Clip, out: Clip, fps: Fraction) -> float:
-        """The quality of `out`; ConfigError where it is not defined for clips of this size."""
+        """The quality of `out`; ConfigError where it is not defined for clips of this size, or
+        its weights are not here."""
         found = METRICS[self.name].measure(ref, out, fps)
         if found is None:
             height, width = ref.shape[1:3]
             raise ConfigError(f"{self.name} is not defined for pictures of {width}x{height}")
-        return found
+        return METRICS[self.name].sign * found
+
+    def shown(self, quality: float) -> float:
+        """A quality as the metric has it."""
+        return METRICS[self.name].sign * quality
 
 
 def goal(text: str) -> Goal:
@@ -72,7 +81,7 @@ def goal(text: str) -> Goal:
     if not METRICS[name].low <= value <= METRICS[name].high:
         low, high = METRICS[name].low, METRICS[name].high
         raise ConfigError(f"quality {name} is {value}, expected {low} to {high}")
-    return Goal(name, value)
+    return Goal(name, METRICS[name].sign * value)
 
 
 class Sample(NamedTuple):

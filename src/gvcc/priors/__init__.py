@@ -146,6 +146,8 @@ def _published(
     from gvcc.priors import parts, settings, store
 
     chosen = settings.parse(model.name, given)
+    if model.family == "cogvideox" and chosen.attention != "native":
+        raise BadSetting(f"prior {model.name} has one attention backend only, native")
     folder = store.locate(model, path)
     parts.need_packages(model)
     if model.family == "wan":

@@ -55,6 +55,19 @@ class CogVideoXPrior(Diffusion):
         """See Diffusion."""
         return 1 / self.factor * latent
 
+    def tiling(self, size: int) -> dict[str, Any]:
+        """See Diffusion."""
+        # diffusers' own factors give tiles whole latents for tiles of 240x360 only.
+        return {"tile_overlap_factor_height": 0.25, "tile_overlap_factor_width": 0.25}
+
+    def render(self, latent: Tensor) -> Tensor:
+        """See priors.Prior. diffusers decodes two latent frames at a time, and of an even number
+        makes four pictures each: one more goes in."""
+        frames = latent.shape[1]
+        if frames % 2 == 0:
+            latent = torch.cat([latent, latent[:, -1:]], 1)
+        return super().render(latent)[: self.spec.stride[0] * (frames - 1) + 1]
+
     def _embedding(self, prompt: str) -> Tensor:
         made = parts.embedding(
             "T5EncoderModel", self.model, self.folder, prompt, self.tokens, self.settings

@@ -65,9 +65,15 @@ class Diffusion:
     def _tiled(self, height: int, width: int) -> None:
         """Tiles as the settings have them, for pictures of that size."""
         if size := self.settings.tiles(height * width):
-            self.vae.enable_tiling(tile_sample_min_height=size, tile_sample_min_width=size)
+            self.vae.enable_tiling(
+                tile_sample_min_height=size, tile_sample_min_width=size, **self.tiling(size)
+            )
         else:
             self.vae.disable_tiling()
+
+    def tiling(self, size: int) -> dict[str, Any]:
+        """What `enable_tiling` takes for tiles of that size to overlap by a quarter."""
+        raise NotImplementedError
 
     def pixels(self, frames: Tensor) -> Tensor:
         """uint8 [T,H,W,3] -> float32 [1,3,T,H,W] in [-1,1] on the device."""

@@ -229,7 +229,7 @@ def _encoded(
 
 def cleaned(text: str) -> str:
     """A prompt as Wan's own code cleans it: mended encoding, no entities, single spaces."""
-    if not text.isascii():  # all that ftfy changes in ASCII are entities
+    if "&" in text or not all(" " <= c <= "~" or c.isspace() for c in text):
         try:
             import ftfy
         except ImportError:

@@ -65,6 +65,13 @@ class WanPrior(Diffusion):
         mean, std = self._scale(latent)
         return latent / (1.0 / std) + mean
 
+    def tiling(self, size: int) -> dict[str, Any]:
+        """See Diffusion."""
+        # diffusers' own stride of 192 is for tiles of 256.
+        space = self.spec.stride[1]
+        stride = max(size * 3 // 4 // space, 1) * space
+        return {"tile_sample_stride_height": stride, "tile_sample_stride_width": stride}
+
     # -- texts and pictures -------------------------------------------------------------------
 
     def _embedding(self, prompt: str) -> Tensor:
@@ -149,7 +156,7 @@ class WanPrior(Diffusion):
         """The network for time t; of two experts the other one leaves the device."""
         import diffusers
 
-        low = self.boundary is not None and t * 1000 < self.boundary * 1000
+        low = self.boundary is not None and float(self._told(t)) < self.boundary * 1000
         part = "transformer_2" if low else "transformer"
         if part not in self._networks:
             if not self.offload:
@@ -164,11 +171,14 @@ class WanPrior(Diffusion):
                 net.to(self.device if name == part else "cpu")
         return self._networks[part]
 
+    def _told(self, t: float) -> Tensor:
+        """Time, 0 to 1000, as the network is told it, [1]."""
+        time = torch.tensor([t * 1000], dtype=torch.float32)
+        return time.bfloat16().float() if self.settings.timesteps == "bf16" else time
+
     def timestep(self, t: float, known: list[int], shape: torch.Size) -> Tensor:
         """Time as the network takes it, 0 to 1000: [1], or [1, tokens] with 0 for known frames."""
-        time = torch.tensor([t * 1000], dtype=torch.float32, device=self.device)
-        if self.settings.timesteps == "bf16":
-            time = time.bfloat16().float()
+        time = self._told(t).to(self.device)
         if not self.per_token:
             return time
         p, (_, frames, h, w) = self.spec.patch, shape
