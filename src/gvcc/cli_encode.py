@@ -57,7 +57,8 @@ def encode(
     kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
     size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
     quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, "
-        "ms-ssim:0.95, vmaf:60, lpips:0.2 or dists:0.1 (these two need weights), whatever it takes.")] = None,
+        "ms-ssim:0.95, vmaf:60, lpips:0.2 or dists:0.1 (these two need weights), whatever it "
+        "takes.")] = None,
     stop: Annotated[int | None, _target(min=1, help="Coded steps of every GOP.")] = None,
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,

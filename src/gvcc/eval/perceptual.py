@@ -193,7 +193,7 @@ def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     def features(x: Tensor) -> Iterator[Tensor]:
         x = (2 * x - 1 - shift) / scale
-        for i, layer in enumerate(trunk[: _TAPS[net][-1] + 1]):
+        for i, layer in enumerate(list(trunk)[: _TAPS[net][-1] + 1]):
             x = layer(x)
             if i in _TAPS[net]:
                 yield x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
@@ -222,7 +222,8 @@ def _dists(device: str) -> Callable[[Tensor, Tensor], Tensor]:
     if {k: v.numel() for k, v in found.items()} != dict.fromkeys(("alpha", "beta"), sum(widths)):
         raise ConfigError(f"{path} does not hold DISTS' alpha and beta")
     total = found["alpha"].sum() + found["beta"].sum()
-    alpha, beta = ((found[n].flatten() / total).to(device).split(widths) for n in ("alpha", "beta"))
+    both = ((found[n].flatten() / total).to(device) for n in ("alpha", "beta"))
+    alpha, beta = (torch.split(v, widths) for v in both)
     mean, std = _constants((_MEAN, _STD), device)
     hann = torch.tensor(np.hanning(5)[1:-1], dtype=torch.float32, device=device)
     window = hann[:, None] * hann / hann.sum() ** 2
@@ -235,7 +236,7 @@ def _dists(device: str) -> Callable[[Tensor, Tensor], Tensor]:
     def features(x: Tensor) -> Iterator[Tensor]:
         yield x
         x = (x - mean) / std
-        for i, layer in enumerate(trunk[:30]):
+        for i, layer in enumerate(list(trunk)[:30]):
             x = pooled(x) if isinstance(layer, torch.nn.MaxPool2d) else layer(x)
             if i in _TAPS["vgg"]:
                 yield x
@@ -244,9 +245,7 @@ def _dists(device: str) -> Callable[[Tensor, Tensor], Tensor]:
         score = torch.ones(len(a), device=device)
         for p, q, wa, wb in zip(features(a), features(b), alpha, beta, strict=True):
             mp, mq = p.mean((2, 3)), q.mean((2, 3))
-            vp, vq = (
-                (x - m[:, :, None, None]).square().mean((2, 3)) for x, m in ((p, mp), (q, mq))
-            )
+            vp, vq = p.var((2, 3), correction=0), q.var((2, 3), correction=0)
             cov = (p * q).mean((2, 3)) - mp * mq
             texture = (2 * mp * mq + _SMALL) / (mp.square() + mq.square() + _SMALL)
             structure = (2 * cov + _SMALL) / (vp + vq + _SMALL)
