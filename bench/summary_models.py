@@ -52,8 +52,8 @@ def few_calls() -> str:
     return (
         f"## Fewer network calls\n\nPrior {d['prior']}, preset default, t2v, {d['frames']} frames "
         f"at {d['height']} px height, means over the evaluation clips at equal file size. `reuse "
-        "p` calls the network at every p-th coded step and keeps its x0hat between; the others take "
-        "fewer steps. Seconds of the whole decode on one core shared with other work "
+        "p` calls the network at every p-th coded step and keeps its x0hat between; the others "
+        "take fewer steps. Seconds of the whole decode on one core shared with other work "
         "(bench/few_calls.py).\n\n" + table(list(keys), [[m[k] for k in keys] for m in d["means"]])
     )
 
