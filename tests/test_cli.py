@@ -284,7 +284,7 @@ _FLAGS = {
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
-        "--guidance", "--set", "--offload", "--reuse",
+        "--guidance", "--set", "--offload", "--reuse", "--g-scale",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",

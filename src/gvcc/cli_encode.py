@@ -87,6 +87,8 @@ def encode(
         help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
     seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
+    g_scale: Annotated[float | None, _how(
+        help="Strength of the noise in preset paper; published: 3.")] = None,
     gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
     overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
     alignment: Annotated[str | None, _how(help="Of shared frames in mode overlap: fade (pictures "
@@ -131,6 +133,7 @@ def encode(
                           tail_atoms=tail_atoms, codebook=codebook, seed=seed, steps=steps, gop=gop,
                           overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
                           residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
+                          g_scale=g_scale,
                           settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.parameters()

@@ -380,7 +380,7 @@ def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
         path=spec.path, rule=p["rule"], coder=p["coder"], allocation=p["allocation"],
         size=p["size"], seed=p["seed"],
         steps=coded + p["tail"] if p["table"] else p["steps"],
-        tail=p["tail"], shift=3.0 if shift is None else shift, g_scale=p["g_scale"],
+        tail=p["tail"], shift=3.0 if shift is None else shift, g_scale=round(256 * p["g_scale"]) / 256,
         knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
         audio=config.audio and clip.audio is not None,
         table=spec.table if p["table"] else 0, alignment=p["alignment"], reuse=config.reuse,

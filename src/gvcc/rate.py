@@ -67,7 +67,7 @@ class EncodeConfig:
     or "rcc". `atoms` is M, the same for every frame-step (uniform
     allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
     there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
-    most candidates of a chunk of `rcc`. None means: as the preset or the prior has it. `mode`,
+    most candidates of a chunk of `rcc`. `g_scale` is that of preset `paper`. None means: as the preset or the prior has it. `mode`,
     `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a GOP at each scene
     cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse` calls the network
     at every so-many-th coded step only and keeps its x0hat between: faster, and a little worse.
@@ -89,6 +89,7 @@ class EncodeConfig:
     codebook: int | None = None
     seed: int | None = None
     steps: int | None = None
+    g_scale: float | None = None
     gop: int | None = None
     overlap: int | None = None
     alignment: str | None = None
@@ -161,7 +162,9 @@ class EncodeConfig:
         most = min(p["size"], MOST_OF_SUBSET) if gaussian else 2**16
         if self.tail_atoms is None and p["tail_atoms"] is not None:
             p["tail_atoms"] = min(p["tail_atoms"], most)
-        p |= {n: v for n in ("seed", "steps") if (v := getattr(self, n)) is not None}
+        if self.g_scale is not None and p["rule"] != "em":
+            raise ConfigError("g_scale is for preset 'paper'")
+        p |= {n: v for n in ("seed", "steps", "g_scale") if (v := getattr(self, n)) is not None}
         for name, value, low, high in (
             ("K", p["size"], {"gaussian": 1, "rcc": 16}.get(p["coder"], 0), 2**16),
             ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
@@ -170,6 +173,7 @@ class EncodeConfig:
             ("seed", p["seed"], 0, 2**31 - 1 if gaussian else 2**64 - 1),
             ("knob", self.knob if self.knob is not None else 1, 1, 2),
             ("reuse", self.reuse, 1, 255),
+            ("g_scale", p["g_scale"], 0, 255),
         ):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}, expected {low} to {high}")

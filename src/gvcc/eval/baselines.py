@@ -1,0 +1,188 @@
+"""The codecs that people would use instead, through the ffmpeg of imageio-ffmpeg.
+
+Slow presets, tuned for PSNR, 10 bit, one closed GOP with its only keyframe first. A file of a given
+size is the one, over all quality settings, whose size is nearest in ratio.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from gvcc.errors import ConfigError, MediaError
+from gvcc.gop import Pictures
+
+NEAR = 0.06  # a size this near, in ratio, needs no further encode: half a step of CRF or QP
+MOST = 12  # encodes of one clip at one rate
+
+# With swscale's default flags the conversion alone ends at 39 dB in place of 50.
+FLAGS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
+RAW_RGB = "-f rawvideo -pix_fmt rgb24 -video_size {width}x{height} -framerate {fps} -i -"
+FORMAT = "yuv420p10le"
+TO_YUV = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS},format={FORMAT}"
+TO_RGB = f"-vf scale=in_range=limited:out_range=full:in_color_matrix=bt709:{FLAGS},format=rgb24"
+# passthrough: the clocks that ffmpeg makes up for a raw stream must not drop or double frames.
+DECODE = f"-f {{form}} -i - -fps_mode passthrough {TO_RGB} -f rawvideo -"
+CONVERTED = f"-f rawvideo -pix_fmt {FORMAT} -video_size {{width}}x{{height}} -i -"
+SIZE_RULE = (
+    "bytes of the elementary stream (H.264, HEVC and VVC Annex B with start codes, AV1 "
+    "low-overhead OBUs with temporal delimiters, VP9 frames without the IVF container), parameter "
+    "sets included; no container. SEI text and access unit delimiters are off. The conversion to "
+    "4:2:0 BT.709 limited range and back belongs to the codec's loss."
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An encoder of ffmpeg; its quality is `unit` times an integer index, larger for fewer bits.
+
+    `container` is what ffmpeg's stream has besides the codec's own bytes: (in all, per frame).
+    """
+
+    form: str  # ffmpeg's name of the elementary stream
+    options: str
+    best: int
+    worst: int
+    start: int  # about right for a low rate
+    slope: float  # log2 of the size per index, roughly
+    unit: float = 1
+    container: tuple[int, int] = (0, 0)
+
+    @property
+    def command(self) -> str:
+        return f"{RAW_RGB} {TO_YUV} {self.options} -f {self.form} -"
+
+    def size(self, stream: bytes, frames: int) -> int:
+        """Bytes that count, see SIZE_RULE."""
+        return len(stream) - self.container[0] - frames * self.container[1]
+
+
+BASELINES = {
+    # The encoder writes its settings into the stream, 700 bytes of SEI: taken out.
+    "x264": Baseline(
+        "h264",
+        "-c:v libx264 -preset veryslow -tune psnr -crf {quality} -g 1024 -threads 1"
+        " -x264-params scenecut=0:open-gop=0 -bsf:v filter_units=remove_types=6",
+        *(1, 51, 38, 0.17),
+    ),
+    # Above CRF 48 the QP of every frame ends at 51: worse pictures, hardly smaller files.
+    "x265": Baseline(
+        "hevc",
+        "-c:v libx265 -preset veryslow -tune psnr -crf {quality} -g 1024 -threads 1"
+        " -x265-params info=0:scenecut=0:open-gop=0:pools=2",
+        *(1, 48, 40, 0.16),
+    ),
+    # The encoder takes CRF up to 70 in quarters; ffmpeg's own -crf whole numbers up to 63.
+    "svt-av1": Baseline(
+        "obu",
+        "-c:v libsvtav1 -preset 2 -g 1024 -svtav1-params crf={quality}:tune=1:lp=2",
+        *(4, 280, 244, 0.05, 0.25),
+    ),
+    # -g does nothing here. Without poc0idr the keyframe is frame 31 and the rest leads to it;
+    # without qpa=0 the QP follows the eye instead of PSNR.
+    "vvc": Baseline(
+        "vvc",
+        "-c:v libvvenc -preset slow -qp {quality} -qpa 0 -period 1000 -threads 2"
+        " -vvenc-params accessunitdelimiter=0:poc0idr=1",
+        *(1, 63, 42, 0.2),
+    ),
+    "vp9": Baseline(
+        "ivf",
+        "-c:v libvpx-vp9 -b:v 0 -crf {quality} -deadline good -cpu-used 0 -g 1024"
+        " -auto-alt-ref 1 -lag-in-frames 25 -row-mt 0 -threads 2",
+        *(1, 63, 50, 0.09),
+        container=(32, 12),
+    ),
+}  # fmt: skip
+
+
+def ffmpeg(command: str, data: bytes, **fields: Any) -> bytes:
+    """What ffmpeg makes of `data`; MediaError, with the end of what it said, if it fails."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise ConfigError("ffmpeg is missing: pip install 'gvcc[eval]'") from None
+    # Louder than "error", VVenC would log into the stream.
+    arguments = ["-v", "error", "-nostdin", *command.format(**fields).split()]
+    run = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), *arguments], input=data, capture_output=True
+    )
+    if run.returncode or not run.stdout:
+        said = run.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        raise MediaError(f"ffmpeg {' '.join(arguments)}: {said[-1]}")
+    return run.stdout
+
+
+def fields(frames: Pictures, fps: Fraction) -> dict[str, Any]:
+    """What the commands ask for of a clip."""
+    return {"width": frames.shape[2], "height": frames.shape[1], "fps": fps}
+
+
+def guess(codec: Baseline, sizes: dict[int, int], target: float) -> int:
+    """The next index to try for `target` bytes; one of `sizes` if there is none better.
+
+    Bisection, but where a straight line through the logarithms of the bracket's ends says.
+    """
+    if not sizes:
+        return codec.start
+    near = nearest(sizes, target)
+    if abs(math.log(sizes[near] / target)) < NEAR:
+        return near
+    large = max((q for q, size in sizes.items() if size > target), default=None)
+    small = min((q for q, size in sizes.items() if size <= target), default=None)
+    if large is None or small is None:
+        slope = codec.slope
+        if len(sizes) > 1:
+            a, b = sorted(sorted(sizes, key=lambda q: abs(q - near))[:2])
+            slope = max(math.log2(sizes[a] / sizes[b]) / (b - a), slope / 4)
+        step = round(math.log2(sizes[near] / target) / slope) or (1 if small is None else -1)
+        return min(max(near + step, codec.best), codec.worst)
+    if small - large < 2:
+        return near
+    part = math.log(sizes[large] / target) / math.log(sizes[large] / sizes[small])
+    return min(max(large + round(part * (small - large)), large + 1), small - 1)
+
+
+def nearest(sizes: dict[int, int], target: float) -> int:
+    """The index whose size is nearest in ratio."""
+    return min(sizes, key=lambda q: abs(math.log(sizes[q] / target)))
+
+
+class Coded:
+    """One clip [T,H,W,3] at any size by one baseline; encodes are kept for the next rate."""
+
+    def __init__(self, codec: Baseline, frames: Pictures, fps: Fraction) -> None:
+        self.codec, self.frames, self.fps = codec, frames, fps
+        self.streams: dict[int, bytes] = {}
+        self.sizes: dict[int, int] = {}
+
+    def at(
+        self, target: float, tell: Callable[[int, int], None] = lambda *_: None
+    ) -> tuple[int, bytes]:
+        """Index and stream of the size nearest to `target` bytes; `tell(index, size)` after each
+        encode. The sizes may all be far off, where a codec cannot go lower or higher."""
+        before = len(self.sizes)
+        while len(self.sizes) - before < MOST:
+            q = guess(self.codec, self.sizes, target)
+            if q in self.sizes:
+                break
+            given = fields(self.frames, self.fps) | {"quality": self.codec.unit * q}
+            self.streams[q] = ffmpeg(self.codec.command, self.frames.tobytes(), **given)
+            self.sizes[q] = max(1, self.codec.size(self.streams[q], len(self.frames)))
+            tell(q, self.sizes[q])
+        q = nearest(self.sizes, target)
+        return q, self.streams[q]
+
+    def decoded(self, stream: bytes) -> Pictures:
+        """The pictures in a stream; MediaError if they are not as many as went in."""
+        raw = ffmpeg(DECODE, stream, form=self.codec.form)
+        if len(raw) != self.frames.size:
+            each = self.frames[0].size
+            raise MediaError(f"{len(raw) / each:g} frames came out, {len(self.frames)} went in")
+        return np.frombuffer(raw, np.uint8).reshape(self.frames.shape)

@@ -1,0 +1,130 @@
+"""Bjontegaard rates, with what makes them doubtful, and intervals over clips."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gvcc.errors import ConfigError
+
+METHODS = ("pchip", "akima")
+LEAST_OVERLAP = 0.5  # of the narrower curve's range of quality; below, a warning
+Curve = Sequence[tuple[float, float]]
+"""(rate, quality, higher is better) of one codec on one clip."""
+
+
+@dataclass(frozen=True)
+class Bd:
+    """Rate of one codec over an anchor's at equal quality, in percent less (negative) or more; None
+    if the curves cannot be compared. `interval` is a 95 % bootstrap interval over clips."""
+
+    percent: float | None
+    interval: tuple[float, float] | None
+    warnings: tuple[str, ...]
+
+
+def clean(curve: Curve) -> list[tuple[float, float]]:
+    """The points sorted by rate, of equal qualities or rates the cheaper, and without those that
+    are no better than a cheaper one: what interpolation needs."""
+    out: list[tuple[float, float]] = []
+    for rate, quality in sorted(curve):
+        if not out or quality > out[-1][1]:
+            if out and rate == out[-1][0]:
+                out.pop()
+            out.append((rate, quality))
+    return out
+
+
+def bd_rate(anchor: Curve, test: Curve, method: str = "pchip") -> tuple[float | None, list[str]]:
+    """BD-rate in percent of `test` over `anchor` on one clip, by the package `bjontegaard`, and
+    warnings. `method`: pchip or akima."""
+    try:
+        import bjontegaard
+    except ImportError:
+        raise ConfigError("bjontegaard is missing: pip install 'gvcc[eval]'") from None
+    said, curves = [], [clean(anchor), clean(test)]
+    for name, curve, raw in zip(("anchor", "codec"), curves, (anchor, test), strict=True):
+        if len(curve) < len(raw):
+            said.append(f"the {name}'s curve is not monotone: {len(raw) - len(curve)} left out")
+    least = 5 if method == "akima" else 2
+    if min(map(len, curves)) < least:
+        return None, [*said, f"fewer than {least} points"]
+    (low_a, high_a), (low_t, high_t) = ((c[0][1], c[-1][1]) for c in curves)
+    shared = min(high_a, high_t) - max(low_a, low_t)
+    if shared <= 0:
+        return None, [*said, "the curves have no quality in common"]
+    overlap = shared / min(high_a - low_a, high_t - low_t)
+    if overlap < LEAST_OVERLAP:
+        said.append(f"the curves overlap by only {overlap:.0%}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rates = [[p[i] for p in c] for c in curves for i in (0, 1)]
+        value = float(bjontegaard.bd_rate(
+            *rates, method=method, require_matching_points=False, min_overlap=0
+        ))  # fmt: skip
+    return (value, said) if np.isfinite(value) else (None, [*said, "not a finite number"])
+
+
+def over_clips(
+    anchor: Mapping[str, Curve], test: Mapping[str, Curve], method: str = "pchip",
+    draws: int = 2000, seed: int = 0,
+) -> Bd:  # fmt: skip
+    """The mean BD-rate over the clips that both have, in the logarithm of the ratio, and a paired
+    bootstrap over these clips: each draw takes clips, with both their curves, anew."""
+    logs, said = [], list[str]()
+    for name in sorted(anchor.keys() & test.keys()):
+        value, notes = bd_rate(anchor[name], test[name], method)
+        said += [f"{name}: {n}" for n in notes]
+        if value is not None:
+            logs.append(np.log1p(value / 100))
+    if not logs:
+        return Bd(None, None, tuple(said))
+
+    def percent(log: Any) -> float:
+        return float(100 * np.expm1(log))
+
+    if len(logs) < 3:
+        said.append(f"{len(logs)} clips are too few for an interval")
+        return Bd(percent(np.mean(logs)), None, tuple(said))
+    rng = np.random.default_rng(seed)
+    means = np.array(logs)[rng.integers(0, len(logs), (draws, len(logs)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Bd(percent(np.mean(logs)), (percent(low), percent(high)), tuple(said))
+
+
+LOWER = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "dists", "tof", "ewarp", "ewarp_farneback",
+         "temporal_error", "fid_256", "kid_256")  # fmt: skip
+"""Metrics that are better when lower."""
+
+
+def curves(cells: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[tuple[float, float]]]:
+    """Clip -> (bits per pixel, quality turned so that higher is better) of a codec's cells."""
+    out: dict[str, list[tuple[float, float]]] = {}
+    for c in cells:
+        value = c.get("metrics", {}).get(metric)
+        if value is not None:
+            sign = -1 if metric in LOWER else 1
+            out.setdefault(c["clip"], []).append((c["bits_per_pixel"], sign * value))
+    return out
+
+
+def matrix(
+    codecs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """For each metric that any codec has: the BD-rate of each codec (row) over each (column)."""
+    names, out = list(codecs), dict[str, Any]()
+    for metric in metrics:
+        found = {n: curves(codecs[n], metric) for n in names}
+        if sum(1 for c in found.values() if c) < 2:
+            continue
+        table = [[over_clips(found[b], found[a]) for b in names] for a in names]
+        out[metric] = {
+            "codecs": names, "rate_percent": [[c.percent for c in row] for row in table],
+            "interval": [[c.interval for c in row] for row in table],
+            "warnings": [[list(c.warnings) for c in row] for row in table],
+        }  # fmt: skip
+    return out

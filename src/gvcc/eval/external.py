@@ -1,0 +1,143 @@
+"""Codecs that the user has as commands (DCVC-RT, GLC, CompressAI ...), and raw video files.
+
+An adapter is a table of a TOML file:
+
+    [dcvc-rt]
+    encode = "python enc.py --src {source} --w {width} --h {height} --q {quality} -o {coded}"
+    decode = "python dec.py -i {coded} -o {decoded}"
+    qualities = [0, 21, 42, 63]
+    pixels = "yuv420p"      # of {source} and {decoded}: raw frames in ffmpeg's pixel format
+
+{frames} and {fps} may be used too. The size is that of {coded}, a file or a folder. Of all
+qualities the one whose size is nearest to the target is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvcc.errors import ConfigError, MediaError
+from gvcc.eval import baselines
+from gvcc.eval.baselines import FLAGS, ffmpeg
+from gvcc.gop import Pictures
+from gvcc.records import Video
+
+_LONGEST = 24 * 3600  # seconds of one command
+Raw = tuple[int, int, str, str]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Commands of a codec, see above."""
+
+    encode: str
+    decode: str
+    qualities: tuple[float, ...]
+    pixels: str = "yuv420p"
+
+
+@lru_cache(maxsize=4)
+def load(path: str) -> dict[str, Adapter]:
+    """The adapters in a TOML file; ConfigError if it is none."""
+    try:
+        tables = tomllib.loads(Path(path).read_text())
+        return {
+            name: Adapter(**t | {"qualities": tuple(t["qualities"])}) for name, t in tables.items()
+        }
+    except OSError as e:
+        raise ConfigError(f"adapters {path}: {e.strerror}") from None
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as e:
+        raise ConfigError(f"adapters {path}: {e}") from None
+
+
+class Coded:
+    """One clip by one adapter; callable as cells.Coder."""
+
+    def __init__(self, adapter: Adapter, video: Video) -> None:
+        self.adapter, self.video = adapter, video
+        self._work = tempfile.TemporaryDirectory()
+        self.sizes: dict[int, int] = {}
+        t, h, w, _ = video.frames.shape
+        self._about = {"frames": t, "height": h, "width": w, "fps": float(video.fps),
+                       "source": self._path("source.yuv"), "decoded": self._path("decoded.yuv"),
+                       }  # fmt: skip
+
+    def _path(self, name: str) -> Path:
+        return Path(self._work.name) / name
+
+    def _run(self, command: str, **more: Any) -> None:
+        arguments = shlex.split(command.format(**self._about, **more))
+        try:
+            run = subprocess.run(arguments, capture_output=True, text=True, timeout=_LONGEST)
+        except OSError as e:
+            raise MediaError(f"{arguments[0]}: {e.strerror}") from None
+        if run.returncode:
+            said = run.stderr.strip().splitlines() or ["it said nothing"]
+            raise MediaError(f"{arguments[0]} ended with {run.returncode}: {said[-1]}")
+
+    def __call__(self, rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
+        if not self.sizes:
+            self._prepare()
+        target = rate * math.prod(self.video.frames.shape[:3]) / 8
+        best = baselines.nearest(self.sizes, target)
+        about = {"quality": self.adapter.qualities[best], "size_rule": "bytes of the coded files"}
+        return self.sizes[best], about, lambda: self._decoded(best)
+
+    def _prepare(self) -> None:
+        to_yuv = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS}"
+        raw = ffmpeg(
+            f"{baselines.RAW_RGB} {to_yuv},format={self.adapter.pixels} -f rawvideo -",
+            self.video.frames.tobytes(), **baselines.fields(self.video.frames, self.video.fps),
+        )  # fmt: skip
+        self._path("source.yuv").write_bytes(raw)
+        for i, q in enumerate(self.adapter.qualities):
+            coded = self._path(f"coded{i}")
+            self._run(self.adapter.encode, quality=q, coded=coded)
+            files = [coded] if coded.is_file() else [p for p in coded.rglob("*") if p.is_file()]
+            size = sum(p.stat().st_size for p in files)
+            if not size:
+                raise MediaError(f"the encoder left nothing at {coded.name}")
+            self.sizes[i] = size
+
+    def _decoded(self, index: int) -> Pictures:
+        self._run(self.adapter.decode, coded=self._path(f"coded{index}"),
+                  quality=self.adapter.qualities[index])  # fmt: skip
+        t, h, w, _ = self.video.frames.shape
+        raw = (w, h, self.adapter.pixels, str(self.video.fps))
+        return read_raw(self._path("decoded.yuv"), raw, t).frames
+
+
+def read_raw(path: Path, raw: Raw, frames: int | None) -> Video:
+    """Frames of a file of raw YUV (limited range, BT.709), RGB; MediaError if it has too few."""
+    width, height, pixels, fps = raw
+    count = "" if frames is None else f"-frames:v {frames}"
+    try:
+        data = path.read_bytes() if frames is None else _head(path, width, height, frames)
+    except OSError as e:
+        raise MediaError(f"{path}: {e.strerror}") from None
+    out = ffmpeg(
+        f"-f rawvideo -pix_fmt {pixels} -video_size {width}x{height} -framerate {fps} -i - "
+        f"{count} -fps_mode passthrough {baselines.TO_RGB} -f rawvideo -", data,
+    )  # fmt: skip
+    each = width * height * 3
+    if len(out) % each or (frames is not None and len(out) != frames * each):
+        raise MediaError(f"{path} has {len(out) / each:g} frames, {frames} are needed")
+    return Video(np.frombuffer(out, np.uint8).reshape(-1, height, width, 3), Fraction(fps))
+
+
+def _head(path: Path, width: int, height: int, frames: int) -> bytes:
+    """Enough of a file for so many frames, whatever its pixel format: at most 6 bytes a pixel."""
+    with path.open("rb") as f:
+        return f.read(frames * width * height * 6)

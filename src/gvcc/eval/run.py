@@ -1,0 +1,277 @@
+"""An evaluation: all cells of codecs, clips and rates, on this machine or on many.
+
+Every finished cell is a file of its own below OUT/cells, written at once; a run that was broken off
+goes on. Here each job is a process of its own, so that a codec that crashes costs its cell and no
+other; with Ray the jobs go to the workers of a cluster (an embedded one by default), which need
+neither this folder nor to survive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gvcc.errors import ConfigError
+from gvcc.eval import bd, cells, every
+from gvcc.eval.cells import Job, Made, Source
+from gvcc.priors.store import write
+
+BD_METRICS = ("psnr_rgb_db", "ms_ssim", "vmaf", "lpips_alex", "dists")
+QUICK_RATES, FULL_RATES = (0.02, 0.05, 0.1), (0.01, 0.02, 0.05, 0.1, 0.2)
+_QUICK = ("psnr_rgb_db", "psnr_yuv_db", "ms_ssim", "vmaf", "tof", "temporal_error", "lpips_alex",
+          "dists")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What an evaluation measures where nothing else is said: codecs, rates in bits per pixel,
+    frames of each clip and the height they are scaled to (None: all, as it is), metrics."""
+
+    codecs: tuple[str, ...]
+    rates: tuple[float, ...]
+    frames: int | None
+    height: int | None
+    metrics: tuple[str, ...] = ()
+
+
+PRESETS = {
+    "quick": Preset(
+        ("gvcc:default", "gvcc:free-gvc", "x264", "x265", "svt-av1", "vvc", "vp9"), QUICK_RATES,
+        17, 176, _QUICK,
+    ),
+    "full": Preset(
+        ("gvcc:default", "gvcc:default+mode=i2v", "gvcc:free-gvc", "x264", "x265", "svt-av1", "vvc",
+         "vp9"), FULL_RATES, 33, 256,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation: what is measured, and where its results go."""
+
+    folder: Path
+    name: str
+    codecs: tuple[str, ...]
+    sources: tuple[Source, ...]
+    rates: tuple[float, ...]
+    metrics: tuple[str, ...] = ()
+    device: str = "cpu"
+    adapters: str | None = None
+
+    def jobs(self) -> list[Job]:
+        """One for each codec and clip; those of one clip together, so that a broken-off run has
+        whole clips."""
+        return [
+            Job(c, s, self.rates, self.metrics, self.device, self.adapters)
+            for s in self.sources for c in self.codecs
+        ]  # fmt: skip
+
+    def check(self) -> None:
+        """ConfigError for what cannot be run."""
+        for codec in self.codecs:
+            cells.check(codec, self.adapters)
+        if len(set(self.codecs)) < len(self.codecs):
+            raise ConfigError("a codec is named twice")
+        if not self.rates or not all(0 < r < 24 for r in self.rates):
+            raise ConfigError("rates are bits per pixel, above 0")
+        every.check(self.metrics)
+
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass
+class _Kept:
+    """The finished cells of a run, and how many there will be."""
+
+    plan: Plan
+    tell: Tell
+    done: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def total(self) -> int:
+        return len(self.plan.codecs) * len(self.plan.sources) * len(self.plan.rates)
+
+    def path(self, job: Job, rate: float) -> Path:
+        return self.plan.folder / "cells" / f"{job.key(rate)}.json"
+
+    def open(self, job: Job) -> Job | None:
+        """The job with the rates that are not measured yet; None if there are none. Cells that
+        failed are tried again."""
+        left = tuple(r for r in job.rates if self.read(job, r).get("status") != "ok")
+        with self.lock:
+            self.done += len(job.rates) - len(left)
+        return dataclasses.replace(job, rates=left) if left else None
+
+    def read(self, job: Job, rate: float) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self.path(job, rate).read_text())
+            return found
+        except (OSError, ValueError):
+            return {}
+
+    def keep(self, job: Job, made: Made) -> None:
+        """Write a finished cell; its clip first, so that a cell that is there has one."""
+        cell = dict(made.cell)
+        if made.video:
+            at = f"media/{safe(job.codec)}/{job.source.name}-{made.rate:g}.mp4"
+            write(self.plan.folder / at, made.video)
+            cell["video"] = at
+        write(self.path(job, made.rate), json.dumps(cell).encode())
+        with self.lock:
+            self.done += 1
+            self.tell(f"{job.codec} {job.source.name}", self.done, self.total)
+
+
+def safe(name: str) -> str:
+    """A codec's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", name)
+
+
+def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None = None) -> int:
+    """Measure what is not measured yet, and write setup.json, results/, bd.json; returns how many
+    cells failed. `ray`: the address of a cluster, or "local" for one of this process's own."""
+    plan.check()
+    kept = _Kept(plan, tell)
+    work = [job for j in plan.jobs() if (job := kept.open(j)) is not None]
+    tell("", kept.done, kept.total)
+    if ray is None:
+        with ThreadPoolExecutor(workers) as pool:
+            for future in as_completed([pool.submit(_in_processes, j, kept) for j in work]):
+                future.result()
+    else:
+        for job, made in _on_ray(work, ray, workers):
+            kept.keep(job, made)
+    return _summed(plan, kept)
+
+
+# -- on this machine --------------------------------------------------------------------------
+
+
+def _in_processes(job: Job, kept: _Kept) -> None:
+    """A job in a process of its own; one that dies loses the cell it was at, and the rest of its
+    cells go to another."""
+    rates = list(job.rates)
+    while rates:
+        rest = dataclasses.replace(job, rates=tuple(rates))
+        with tempfile.TemporaryFile("w+") as errors:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "gvcc.eval.worker", json.dumps(rest.as_dict())],
+                stdout=subprocess.PIPE, stderr=errors, text=True,
+                env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+            )  # fmt: skip
+            assert worker.stdout is not None
+            with worker, worker.stdout:
+                for line in worker.stdout:
+                    made = Made(**json.loads(line))
+                    rates.remove(made.rate)
+                    kept.keep(job, dataclasses.replace(made, video=bytes.fromhex(str(made.video))))
+            errors.seek(0)
+            why = errors.read().strip().splitlines() or ["it said nothing"]
+        if rates:
+            kept.keep(job, crashed(job, rates.pop(0), f"{worker.returncode}: {why[-1]}"))
+
+
+def crashed(job: Job, rate: float, how: str) -> Made:
+    """The cell at which a worker died."""
+    cell = {"codec": job.codec, "clip": job.source.name, "rate": rate, "status": "failed"}
+    return Made(rate, cell | {"error": f"the process ended with {how}"})
+
+
+# -- on many ----------------------------------------------------------------------------------
+
+
+def _on_ray(work: Sequence[Job], address: str, workers: int) -> Iterator[tuple[Job, Made]]:
+    """The cells of jobs as Ray's workers finish them. A worker that dies is replaced and its job
+    done again; a cell is handed out once."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install 'gvcc[ray]'") from None
+    mine = not ray.is_initialized()
+    if mine and address == "local":
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    elif mine:
+        ray.init(address=address, log_to_driver=False)
+
+    @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+    def cells_of(fields: dict[str, Any]) -> list[Made]:
+        return list(cells.run(Job.of(fields)))
+
+    try:
+        on_gpu = [j.device.startswith("cuda") for j in work]
+        waiting = {
+            cells_of.options(num_gpus=int(gpu)).remote(one.as_dict()): one
+            for whole, gpu in zip(work, on_gpu, strict=True) for one in _single(whole)
+        }  # fmt: skip
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            job = waiting.pop(ready)
+            try:
+                found = ray.get(ready)
+            except ray.exceptions.RayError as e:
+                found = [crashed(job, r, str(e).splitlines()[0]) for r in job.rates]
+            for made in found:
+                yield job, made
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _single(job: Job) -> Iterator[Job]:
+    """A job in parts that may run on different machines: a baseline's rates share their encodes."""
+    if job.codec.startswith("gvcc:"):
+        for rate in job.rates:
+            yield dataclasses.replace(job, rates=(rate,))
+    else:
+        yield job
+
+
+# -- what comes of it -------------------------------------------------------------------------
+
+
+def _summed(plan: Plan, kept: _Kept) -> int:
+    """Write the files that reports are made of; returns how many cells failed."""
+    found: dict[str, list[dict[str, Any]]] = {c: [] for c in plan.codecs}
+    about: dict[str, dict[str, Any]] = {}
+    for job in plan.jobs():
+        for rate in job.rates:
+            cell = kept.read(job, rate) or crashed(job, rate, "no result").cell
+            found[job.codec].append(cell)
+            about[job.codec] = {"command": cells.command(job), "prior": cell.get("prior")}
+            if rule := cell.get("size_rule"):
+                about[job.codec]["size_rule"] = rule
+    for codec in plan.codecs:
+        result = {"codec": codec, "set": plan.name, **about[codec], "notes": [],
+                  "cells": found[codec]}  # fmt: skip
+        path = plan.folder / "results" / f"{safe(codec)}__{safe(plan.name)}.json"
+        write(path, json.dumps(result, indent=1).encode())
+    shown = [c for c in found[plan.codecs[0]] if c["rate"] == plan.rates[0]]
+    for source, cell in zip(plan.sources, shown, strict=True):
+        at = plan.folder / f"media/original/{source.name}.mp4"
+        if not at.exists() and cell["status"] == "ok":
+            video = source.read()
+            write(at, cells.as_mp4(video.frames, video.fps))
+    clips = [{"name": s.name, **{k: c.get(k) for k in ("frames", "width", "height", "fps")}}
+             for s, c in zip(plan.sources, shown, strict=True)]  # fmt: skip
+    setup = {"set": plan.name, "height": plan.sources[0].height, "frames": plan.sources[0].frames,
+             "rates": list(plan.rates), "codecs": list(plan.codecs), "clips": clips}  # fmt: skip
+    write(plan.folder / "setup.json", json.dumps(setup, indent=1).encode())
+    tables = bd.matrix(
+        {n: [c for c in cs if c["status"] == "ok"] for n, cs in found.items()}, BD_METRICS
+    )
+    write(plan.folder / "bd.json", json.dumps(tables, indent=1).encode())
+    return sum(c["status"] != "ok" for cs in found.values() for c in cs)

@@ -1,0 +1,143 @@
+"""GVCC's study of its parameters (its Fig. 4) and its rate-distortion curve (Fig. 5), on any prior.
+
+One parameter at a time around the base, preset paper, mode t2v. Published points stand beside ours:
+Wan2.1 T2V 1.3B on Beauty at 720p (published.md 2.4), and Table 6; they are of another prior, other
+clips and another size, so what can be compared is the shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvcc import codec, describe, parser
+from gvcc.errors import unknown
+from gvcc.eval import metrics, table6
+from gvcc.eval.cells import Source
+from gvcc.priors import Prior
+from gvcc.priors.store import write
+from gvcc.rate import EncodeConfig
+
+# Values of each parameter; PSNR in dB as published where it was.
+PUBLISHED: dict[str, dict[float, float | None]] = {
+    "M": {4: None, 8: None, 16: None, 32: None, 64: 31.68, 128: None},
+    "K": {256: None, 1024: 31.04, 4096: None, 16384: 31.68},
+    "T": {5: 19.3, 10: None, 15: None, 20: 31.68, 30: 32.18},
+    "g_scale": {2.0: 31.64, 3.0: 31.68, 5.0: 29.3, 8.0: 22.9},
+    "GOP": {9: None, 17: None, 33: 31.68, 49: 31.95},
+}
+_FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
+NAMES = (*PUBLISHED, "rd")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The parameters that are not swept."""
+
+    atoms: int = 16
+    codebook: int = 1024
+    gop: int = 17
+
+    def config(self, prior: str, device: str) -> EncodeConfig:
+        return EncodeConfig("paper", prior, "t2v", atoms=self.atoms, codebook=self.codebook,
+                            gop=self.gop, audio=False, device=device)  # fmt: skip
+
+
+def cells(names: Sequence[str], base: Base) -> list[tuple[str, float, dict[str, Any]]]:
+    """(study, value, fields of EncodeConfig) of all encodes; ConfigError for an unknown study."""
+    out: list[tuple[str, float, dict[str, Any]]] = []
+    for name in names:
+        if name not in NAMES:
+            raise unknown("study", name, NAMES)
+        if name == "rd":
+            rows = [r for r in table6.ROWS if r.atoms <= 64 and r.codebook <= 4096]
+            out += [("rd", float(r.atoms * r.codebook),
+                     {"atoms": r.atoms, "codebook": r.codebook}) for r in rows]  # fmt: skip
+            continue
+        for value in PUBLISHED[name]:
+            given = {_FIELDS[name]: value if name == "g_scale" else int(value)}
+            if given.get("atoms", 0) <= base.codebook:
+                out.append((name, value, given))
+    return out
+
+
+def run(
+    sources: Sequence[Source], names: Sequence[str], prior: Prior, folder: Path, device: str,
+    base: Base | None = None, tell: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """All encodes, kept in folder/sweep.json as they are finished (a run that was broken off goes
+    on), and a plot of each study. Returns the rows: study, value, clip, rate, quality."""
+    base = base or Base()
+    path = folder / "sweep.json"
+    setup = {"prior": prior.spec.id, "weights": prior.spec.digest.hex(),
+             "base": dataclasses.asdict(base)}  # fmt: skip
+    old = json.loads(path.read_text()) if path.exists() else {}
+    rows: list[dict[str, Any]] = old["rows"] if old.get("setup") == setup else []
+    done = {(r["study"], r["value"], r["source"]) for r in rows}
+    asked = cells(names, base)
+    for i, source in enumerate(sources):
+        video = source.read()
+        for j, (study, value, given) in enumerate(asked):
+            tell(f"{study} {value:g}, {source.name}", i * len(asked) + j, len(sources) * len(asked))
+            if (study, value, source.identity) in done:
+                continue
+            config = dataclasses.replace(base.config(prior.spec.id, device), **given)
+            made = codec.encode(video, config, prior)
+            stream = parser.parse(made.data)
+            bits = sum(describe.published_bits(stream.header, g) or 0 for g in stream.gops)
+            pixels = video.frames[..., 0].size
+            rows.append({
+                "study": study, "value": value, "clip": source.name, "source": source.identity,
+                **given, "bytes": len(made.data), "bits_per_pixel": 8 * len(made.data) / pixels,
+                "published_bits_per_pixel": bits / pixels,
+                "psnr_db": metrics.psnr(video.frames, made.frames),
+            })  # fmt: skip
+            write(path, json.dumps({"setup": setup, "rows": rows}, indent=1).encode())
+    tell("plots", 1, 1)
+    plot(rows, [n for n in NAMES if n in names], prior.spec.id, folder)
+    return rows
+
+
+def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folder: Path) -> None:
+    """A picture of each study, PNG and SVG: ours, the mean over clips, beside the published."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    for name in names:
+        figure, axes = pyplot.subplots(figsize=(5, 3.6))
+        mine = [r for r in rows if r["study"] == name]
+        if name == "rd":
+            key, label = "published_bits_per_pixel", "bits per pixel, as published"
+            theirs = [(17 * 9 * r.atoms * ((r.codebook - 1).bit_length() + 1) / (33 * 480 * 848),
+                       r.psnr) for r in table6.ROWS]  # fmt: skip
+            steps = sorted({r["value"] for r in mine})
+            own = [_mean(mine, v, key) for v in steps]
+        else:
+            label = name
+            theirs = [(v, p) for v, p in PUBLISHED[name].items() if p is not None]
+            own = [(v, _mean(mine, v, "value")[1]) for v in sorted({r["value"] for r in mine})]
+        axes.plot(*zip(*sorted(own), strict=True), "o-", label=f"{prior}, ours")
+        other = axes.twinx()
+        other.plot(*zip(*sorted(theirs), strict=True), "s--", color="tab:gray", label="published")
+        axes.set(xlabel=label, ylabel=f"PSNR, dB ({prior})",
+                 xscale="linear" if name in ("T", "g_scale", "GOP") else "log")  # fmt: skip
+        other.set_ylabel("PSNR, dB (published: Wan2.1 1.3B, other clips)")
+        lines = axes.get_lines() + other.get_lines()
+        axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=7)
+        figure.tight_layout()
+        for kind in ("png", "svg"):
+            figure.savefig(folder / f"sweep-{name}.{kind}", dpi=120)
+        pyplot.close(figure)
+
+
+def _mean(rows: Sequence[dict[str, Any]], value: float, key: str) -> tuple[float, float]:
+    of = [r for r in rows if r["value"] == value]
+    return float(np.mean([r[key] for r in of])), float(np.mean([r["psnr_db"] for r in of]))

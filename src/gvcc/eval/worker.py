@@ -1,0 +1,22 @@
+"""`python -m gvcc.eval.worker`: the cells of a job (JSON, the argument), a line of JSON for each on
+stdout as it is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from gvcc.eval import cells
+
+
+def main() -> None:
+    job = cells.Job.of(json.loads(sys.argv[1]))
+    for made in cells.run(job):
+        line = dataclasses.asdict(made) | {"video": made.video.hex()}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
