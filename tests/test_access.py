@@ -34,11 +34,11 @@ def clips(draw: st.DrawFn) -> tuple[Header, list[Gop]]:
     return header, draw(layouts(header))
 
 
-def shown(header: Header, gops: list[Gop], chosen: set[int]) -> dict[int, int]:
+def shown(header: Header, gops: list[Gop], chosen: set[int], causal: bool = True) -> dict[int, int]:
     """Frame -> value, as a decoder of the chosen GOPs makes them.
 
-    A GOP's pictures have a value that depends on its own number, and, where latents are blended, on
-    all its latent frames.
+    A GOP's pictures have values that depend on its own number, and, where latents are blended, on
+    its latent frames: those up to the picture's own group, or (not `causal`) all.
     """
     assembler, out, at = Assembler(header.overlap), dict[int, int](), -1
     latents: dict[int, torch.Tensor] = {}
@@ -51,8 +51,12 @@ def shown(header: Header, gops: list[Gop], chosen: set[int]) -> dict[int, int]:
     for i in sorted(chosen):
         g = gops[i]
         at = g.start + g.skip if at < 0 else at
-        value = int(latents[i].double().abs().sum() * 1e4) % 251
-        ready = assembler.add(g, np.full((g.frames, 1, 1, 3), value, np.uint8))
+        size = latents[i].double().abs().flatten()
+        sums = size.cumsum(0) if causal else size.sum().expand(len(size))
+        groups = [-(-f // STRIDE) for f in range(g.frames)]
+        values = (sums[groups] * 1e4).long() % 251
+        pictures = values.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 1, 3)
+        ready = assembler.add(g, pictures.numpy())
         out |= {at + n: int(p[0, 0, 0]) for n, p in enumerate(ready)}
         at += len(ready)
     rest = assembler.flush()
@@ -67,10 +71,11 @@ def test_frames_asked_for_are_those_of_the_whole(
     header, gops = clip
     start = data.draw(st.integers(0, header.frames - 1))
     end = data.draw(st.integers(start + 1, header.frames))
-    chosen, stills = gop.needed(gops, start, end, header.alignment == "blend")
-    whole = shown(header, gops, set(range(len(gops))))
+    causal = data.draw(st.booleans())
+    chosen, stills = gop.needed(gops, start, end, header.alignment == "blend", causal)
+    whole = shown(header, gops, set(range(len(gops))), causal)
     assert sorted(whole) == list(range(header.frames))
-    part = shown(header, gops, chosen)
+    part = shown(header, gops, chosen, causal)
     assert [part[f] for f in range(start, end)] == [whole[f] for f in range(start, end)]
 
 

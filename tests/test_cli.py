@@ -293,6 +293,10 @@ _FLAGS = {
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--json"},
     "demo": {"--out", "--clip", "--bpp"},
+    "eval table6": {
+        "--uvg", "--out", "--prior", "--rows", "--sequences", "--size", "--gops", "--true-colours",
+        "--offload", "--device", "--json",
+    },
     "priors prepare": {"name", "--weights", "--from", "--json"},
     "train gauss": {"data", "-o --output", "-y --overwrite", "--channels", "--limit", "--seed"},
     "train nano-autoencoder": {

@@ -97,10 +97,9 @@ def decode(
     only for a file made with weights of one's own. Raises FormatError for foreign or damaged bytes
     and PriorMismatch if the file needs a prior that is not here.
     """
-    from gvcc import codec, priors
+    from gvcc import codec
 
-    model = None if prior is None else priors.load(prior, device)
-    return codec.decode(data, model, device, limits, progress, partial, knob)
+    return codec.decode(data, prior, device, limits, progress, partial, knob)
 
 
 def inspect(data: bytes) -> Stream:

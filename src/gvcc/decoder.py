@@ -101,7 +101,9 @@ class Decoder:
         self._wanted: tuple[set[int], set[int]] | None = None
         if ranged:
             blended = header.alignment == "blend"
-            self._wanted = gop.needed(self._layout(), self.start, self.end, blended)
+            self._wanted = gop.needed(
+                self._layout(), self.start, self.end, blended, self.prior.spec.causal
+            )
         self.damage: list[str] = []
         self._seen = self.delivered = 0
 
@@ -240,6 +242,8 @@ def _load_named(name: str, header: Header, device: str, offload: bool) -> Prior:
     """The prior of that name, with a header's settings, if this version knows both."""
     if name == header.prior and name not in priors.NAMES:
         raise PriorMismatch(f"the file needs prior {header.prior}, which is not installed here")
+    if (kind := name.partition(":")[0]) != header.prior:
+        raise PriorMismatch(f"the file needs prior {header.prior}, not {kind}")
     try:
         return priors.load(name, device, dict(header.settings), offload)
     except BadSetting as e:
@@ -276,7 +280,7 @@ def _trimmed(audio: Audio, start: Fraction, end: Fraction, ranged: bool) -> Audi
     return dataclasses.replace(audio, packets=kept)
 
 
-def decode(data: bytes, prior: Prior | None = None, device: str = "cpu",
+def decode(data: bytes, prior: Prior | str | None = None, device: str = "cpu",
            limits: Limits | None = None, progress: Progress | None = None,
            partial: bool = False, knob: float | None = None) -> Video:  # fmt: skip
     """The whole clip in memory. With `partial` a truncated stream gives the whole GOPs before the

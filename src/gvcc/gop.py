@@ -213,11 +213,12 @@ def variants(planned: Gop, before: Gop | None) -> tuple[Gop, ...]:
 
 
 def needed(
-    gops: Sequence[Gop], start: int, end: int, blended: bool = False
+    gops: Sequence[Gop], start: int, end: int, blended: bool = False, causal: bool = True
 ) -> tuple[set[int], set[int]]:
     """Numbers of the GOPs to decode for frames start .. end - 1, and of those of which only the
-    last still is wanted. `blended`: latents are, so that pictures depend on the GOPs before. (The
-    GOP after changes none but the shared frames, for autoencoders are causal.)"""
+    last still is wanted. `blended`: latents are, so that pictures depend on the GOPs before, and
+    those of an autoencoder that is not `causal` on the GOP after. (With a causal one that changes
+    none but the shared frames.)"""
     first = bisect.bisect_right([g.end for g in gops], start)
     if first == len(gops):  # of a stream that breaks off
         return set(), set()
@@ -227,6 +228,8 @@ def needed(
         first -= 1
     decode = set(range(first, last + 1))
     if blended:
+        if not causal and last + 1 < len(gops) and gops[last + 1].fade:
+            decode |= {last + 1}
         while gops[first].fade:
             first -= 1
             decode.add(first)

@@ -67,12 +67,12 @@ class EncodeConfig:
     or "rcc". `atoms` is M, the same for every frame-step (uniform
     allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
     there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
-    most candidates of a chunk of `rcc`. `g_scale` is that of preset `paper`. None means: as the preset or the prior has it. `mode`,
-    `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a GOP at each scene
-    cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse` calls the network
-    at every so-many-th coded step only and keeps its x0hat between: faster, and a little worse.
-    `settings` are those of the prior that change its output; `offload` keeps its network in the
-    main memory, block by block on the device.
+    most candidates of a chunk of `rcc`. `g_scale` is that of preset `paper`. None means: as the
+    preset or the prior has it. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan;
+    `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
+    goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
+    between: faster, and a little worse. `settings` are those of the prior that change its output;
+    `offload` keeps its network in the main memory, block by block on the device.
     """
 
     preset: str = "default"

@@ -85,7 +85,11 @@ def _folders() -> Iterator[Path]:
     yield (Path(home) if home else Path.home() / ".cache/torch") / "hub/checkpoints"
 
 
-def _file(what: str, name: str, package: str = "", inside: str = "", how: str = "") -> Path:
+def find_file(what: str, name: str, package: str = "", inside: str = "", how: str = "") -> Path:
+    """The file `name` of weights, or `inside` an installed `package`; ConfigError for lack of it.
+
+    `what` the message says needs it, and `how` it ends.
+    """
     places = [folder / name for folder in _folders()]
     spec = find_spec(package) if package else None
     if spec is not None and spec.submodule_search_locations:
@@ -96,7 +100,8 @@ def _file(what: str, name: str, package: str = "", inside: str = "", how: str = 
     raise ConfigError(f"{what} needs {name} in $GVCC_METRICS or {places[-1].parent}{how}")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def tensors(path: Path) -> dict[str, Tensor]:
+    """What a file of weights holds, by name, on the CPU; ConfigError if it cannot be read."""
     import pickle
 
     import torch
@@ -109,17 +114,23 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} cannot be read: {reason}") from None
 
 
+def fill(net: nn.Module, found: dict[str, Tensor], path: Path, name: str, device: str) -> None:
+    """Make a network ready to measure with the tensors of a file; ConfigError unless they fit."""
+    try:
+        net.load_state_dict(found)
+    except RuntimeError:  # it lists every name that is missing, which may be hundreds
+        raise ConfigError(f"{path} does not hold the weights of {name}") from None
+    net.eval().requires_grad_(False).to(device)
+
+
 def _trunk(net: str, what: str, device: str) -> nn.Sequential:
     """A trunk with its weights."""
-    path = _file(what, TRUNKS[net])
+    path = find_file(what, TRUNKS[net])
     trunk = build(net)
-    found = _tensors(path)
+    found = tensors(path)
     mine = {k.removeprefix("features."): v for k, v in found.items() if k.startswith("features.")}
-    try:
-        trunk.load_state_dict(mine)
-    except RuntimeError as e:
-        raise ConfigError(f"{path} does not hold the weights of {net}: {e}") from None
-    return trunk.eval().requires_grad_(False).to(device)
+    fill(trunk, mine, path, net, device)
+    return trunk
 
 
 def build(net: str) -> nn.Sequential:
@@ -183,8 +194,8 @@ def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     what = f"LPIPS ({net})"
     trunk = _trunk(net, what, device)
     how = " (the heads come with the package: pip install --no-deps lpips)"
-    path = _file(what, f"lpips-{net}.pth", "lpips", f"weights/v0.1/{net}.pth", how)
-    found = _tensors(path)
+    path = find_file(what, f"lpips-{net}.pth", "lpips", f"weights/v0.1/{net}.pth", how)
+    found = tensors(path)
     try:
         heads = [found[f"lin{i}.model.1.weight"].to(device) for i in range(len(_TAPS[net]))]
     except KeyError:
@@ -216,8 +227,8 @@ def _dists(device: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     trunk = _trunk("vgg", "DISTS", device)
     how = " (alpha and beta come with the package: pip install --no-deps DISTS-pytorch)"
-    path = _file("DISTS", "dists.pt", "DISTS_pytorch", "weights.pt", how)
-    found = _tensors(path)
+    path = find_file("DISTS", "dists.pt", "DISTS_pytorch", "weights.pt", how)
+    found = tensors(path)
     widths = [3, 64, 128, 256, 512, 512]
     if {k: v.numel() for k, v in found.items()} != dict.fromkeys(("alpha", "beta"), sum(widths)):
         raise ConfigError(f"{path} does not hold DISTS' alpha and beta")

@@ -34,7 +34,8 @@ class Spec:
     metric; None is the identity. `table` is the number of its own schedule in schedules.TABLES.
 
     `patch`: height and width of a latent must be multiples of it. `last_alone`: a last picture has
-    a latent frame of its own (Gop.length). `refine`: `render` is cheap enough to be differentiated.
+    a latent frame of its own (Gop.length). `causal`: a latent frame moves no pictures before its
+    own group. `refine`: `render` is cheap enough to be differentiated.
     `modes` are those it can do, its best first; empty: all. `shifts` are the published ones of
     preset paper, up to 480 lines and above. `settings` are those that change its output and are not
     as usual, sorted (name, text).
@@ -51,6 +52,7 @@ class Spec:
     table: int = 1
     patch: int = 1
     last_alone: bool = True
+    causal: bool = True
     refine: bool = True
     modes: tuple[str, ...] = ()
     shifts: tuple[float, float] = (3.0, 3.0)
@@ -150,6 +152,8 @@ def _published(
         raise BadSetting(f"prior {model.name} has one attention backend only, native")
     folder = store.locate(model, path)
     parts.need_packages(model)
+    with parts.attention(chosen.attention):
+        pass  # BadSetting now and not at the first step
     if model.family == "wan":
         from gvcc.priors import wan
 

@@ -29,11 +29,14 @@ class CogVideoXPrior(Diffusion):
     """A model of the CogVideoX family (1.0) in diffusers' layout."""
 
     vae_class = "AutoencoderKLCogVideoX"
+    causal = False  # two latent frames at a time share the statistics of its normalisation
 
     def __init__(
         self, model: Model, folder: Path, device: str, chosen: Settings, offload: bool
     ) -> None:
         net, vae = store.config(folder, "transformer"), store.config(folder, "vae")
+        store.check_class(model, folder, net, "CogVideoXTransformer3DModel")
+        store.check_class(model, folder, vae, self.vae_class)
         said = store.config(folder, "scheduler/scheduler_config.json")
         if said.get("prediction_type") != "v_prediction" or net.get("patch_size_t") is not None:
             raise ConfigError(f"prior {model.name}: {folder} holds another model's weights")

@@ -28,6 +28,7 @@ class Diffusion:
     """
 
     vae_class = ""
+    causal = True  # its decoder; see Spec
 
     def __init__(
         self, model: Model, folder: Path, device: str, chosen: Settings, offload: bool,
@@ -38,7 +39,7 @@ class Diffusion:
         digest = store.digest(model, folder, parts.text_identity(folder), identity)
         self.spec = Spec(
             model.name, digest, channels, stride, model.gop, path, knob=1.0, metric=self._metric,
-            patch=patch, last_alone=False, refine=False, modes=model.modes, shifts=model.shifts,
+            patch=patch, last_alone=False, causal=self.causal, refine=False, modes=model.modes, shifts=model.shifts,
             settings=chosen.changed,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -70,7 +71,7 @@ def load_part(kind: Any, model: Model, folder: Path, part: str, **how: Any) -> A
         module, found = kind.from_pretrained(
             folder, subfolder=part, output_loading_info=True, local_files_only=True, **how
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise ConfigError(f"prior {model.name}: cannot load {folder / part}: {reason}") from None
     missing = [*found["missing_keys"], *map(str, found.get("mismatched_keys", ()))]
@@ -93,6 +94,8 @@ def network(
         how["quantization_config"] = _quantised(settings.quant)
     gguf = [p for p in store.files(folder / part) if p.suffix == ".gguf"]
     if gguf:
+        if settings.quant != "none":
+            raise BadSetting(f"{gguf[0].name} is quantised already: no setting quant")
         net = _from_gguf(kind, model, gguf[0], settings)
     else:
         net = load_part(kind, model, folder, part, **how)
@@ -177,9 +180,11 @@ def embedding(
     """
     name = f"{text_identity(folder)} {kind} {tokens} {settings.dtype} {prompt}"
     path = store.cache() / "prompts" / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
-    if path.is_file():
+    try:
         rows = load_file(path)["rows"]
-    else:
+    except (OSError, KeyError, SafetensorError):
+        rows = None  # not there, or damaged
+    if rows is None:
         if not (folder / "text_encoder").is_dir():
             raise ConfigError(
                 f"prior {model.name}: {folder / 'text_encoder'} is missing, and no embedding of "

@@ -71,9 +71,16 @@ def parse(model: str, given: Mapping[str, str]) -> Settings:
 
 def _value(name: str, text: str) -> str:
     """The one spelling of a value."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSetting(f"{name} is {text!r}, which is no text") from None
     if name in CHOICES:
         if text not in CHOICES[name]:
             raise BadSetting(f"{name} is {text!r}, expected {' or '.join(CHOICES[name])}")
+    elif name == "attention" and "hub" in text:
+        # diffusers would fetch and run a kernel: not on the word of a file.
+        raise BadSetting(f"attention {text!r} comes from a hub; expected an installed backend")
     elif name == "guidance":
         try:
             value = float(text)
@@ -81,9 +88,10 @@ def _value(name: str, text: str) -> str:
             value = math.nan
         if not 0 <= value <= 100:
             raise BadSetting(f"guidance is {text!r}, expected a number from 0 to 100")
-        return f"{value:g}"
+        return f"{abs(value):g}"  # there is no -0
     elif name == "tile" and text != "auto":
-        if not (text.isascii() and text.isdigit()) or (size := int(text)) % 32 or size > 8192:
+        digits = text.isascii() and text.isdigit() and len(text) <= 8
+        if not digits or (size := int(text)) % 32 or size > 8192:
             raise BadSetting(f"tile is {text!r}, expected auto, 0 or a multiple of 32")
         return str(size)
     return text

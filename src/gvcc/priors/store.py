@@ -111,13 +111,19 @@ def check_part(model: Model, folder: Path, part: str) -> None:
     for index in at.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"prior {model.name}: {index} is damaged; {again}") from None
-        for shard in sorted(shards):
+        for shard in sorted(map(str, shards)):
             if not (at / shard).is_file():
                 raise ConfigError(f"prior {model.name}: {at / shard} is missing; {again}")
     if not files(at):
         raise ConfigError(f"prior {model.name}: there are no weights in {at}; {again}")
+
+
+def check_class(model: Model, folder: Path, said: dict[str, Any], name: str) -> None:
+    """ConfigError unless a part's configuration is of that class."""
+    if said.get("_class_name") != name:
+        raise ConfigError(f"prior {model.name}: {folder} holds another model's weights")
 
 
 def files(part: Path) -> list[Path]:
@@ -156,11 +162,12 @@ def fingerprint(folder: Path, part: str) -> str:
     makes no difference. Files of other kinds than safetensors count by size and samples.
     """
     at = folder / part
-    stats = [(p.name, s.st_size, s.st_mtime_ns) for p in files(at) for s in [p.stat()]]
+    said = {k: v for k, v in config(folder, part).items() if not k.startswith("_")}
+    stats: list[Any] = [(p.name, s.st_size, s.st_mtime_ns) for p in files(at) for s in [p.stat()]]
+    stats.append(said)
     key = json.dumps([str(at.resolve()), stats])
     if isinstance(found := recall("fingerprints").get(key), str):
         return found
-    said = {k: v for k, v in config(folder, part).items() if not k.startswith("_")}
     sha = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     samples: list[bytes] = []
     for path in files(at):
@@ -183,6 +190,8 @@ def _tensors(path: Path) -> Iterator[bytes]:
                 if name == "__metadata__":
                     continue
                 begin, end = (8 + size + at for at in about["data_offsets"])
+                if not 0 <= begin <= end <= path.stat().st_size:
+                    raise ValueError
                 head = f"{name} {about['dtype']} {about['shape']}\n".encode()
                 yield head + b"".join(_pieces(f, begin, end, _PIECES))
         except (ValueError, KeyError, TypeError, AttributeError):

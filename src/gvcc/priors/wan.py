@@ -34,11 +34,16 @@ class WanPrior(Diffusion):
     ) -> None:
         index, net = store.config(folder), store.config(folder, "transformer")
         vae = store.config(folder, "vae")
+        store.check_class(model, folder, net, "WanTransformer3DModel")
+        store.check_class(model, folder, vae, self.vae_class)
         self.boundary: float | None = index.get("boundary_ratio")
         self.per_token = bool(index.get("expand_timesteps"))
         self.with_channels = net["in_channels"] > net["out_channels"]
         self.two_images = net.get("pos_embed_seq_len") is not None
-        if (self.boundary is not None) != (model.experts == 2):
+        kind = self.boundary is not None, self.with_channels, self.two_images, self.per_token
+        if kind != (
+            model.experts == 2, model.images, "flf2v" in model.modes, "ti2v" in model.name
+        ):  # fmt: skip
             raise ConfigError(f"prior {model.name}: {folder} holds another model's weights")
         self._longest = int(net.get("rope_max_seq_len", 1024))
         space = int(vae.get("scale_factor_spatial", 8))
@@ -168,7 +173,9 @@ class WanPrior(Diffusion):
             )  # fmt: skip
         elif len(self._networks) > 1 and not self.offload:
             for name, net in self._networks.items():
-                net.to(self.device if name == part else "cpu")
+                if name != part:  # first: there may not be room for both
+                    net.to("cpu")
+            self._networks[part].to(self.device)
         return self._networks[part]
 
     def _told(self, t: float) -> Tensor:
