@@ -201,7 +201,7 @@ def _coder(job: Job, video: Video) -> Coder:
         prior = priors.load(asked.prior, asked.device)
 
         def gvcc(rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
-            aim = {} if asked.atoms is not None else {"bpp": rate}
+            aim: Any = {} if asked.atoms is not None else {"bpp": rate}
             data = b"".join(
                 part.data
                 for part in codec.encode_parts(video, dataclasses.replace(asked, **aim), prior)

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc.errors import ConfigError, unknown
+from gvcc.errors import GvccError, unknown
 from gvcc.eval import metrics, perceptual
 from gvcc.eval.metrics import Clip, check_pair
 from gvcc.eval.temporal import changes
 
+Rate = float | Fraction  # frames per second
 Numbers = tuple[float | None, ...]
 
 
@@ -32,7 +34,7 @@ class _Job(NamedTuple):
     """Metrics that are computed together; what it means where one of them comes out as None."""
 
     names: tuple[str, ...]
-    compute: Callable[[Clip, Clip, Fraction, str], Numbers]
+    compute: Callable[[Clip, Clip, Rate, str], Numbers]
     undefined: str = "not defined for {frames} frame(s) of {width}x{height}"
 
 
@@ -72,17 +74,17 @@ def _psnr(square: float) -> float:
     return 10 * math.log10(255**2 / square)
 
 
-def _steady(ref: Clip, out: Clip, fps: Fraction, device: str) -> Numbers:
+def _steady(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
     found = metrics.temporal(ref, out)
     return (found.error, found.activity_ratio) if found else (None, None)
 
 
-def _lpips(net: str) -> Callable[[Clip, Clip, Fraction, str], Numbers]:
+def _lpips(net: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
     return lambda ref, out, fps, device: (perceptual.lpips(ref, out, net, device),)
 
 
-def _ewarp(flow: str) -> Callable[[Clip, Clip, Fraction, str], Numbers]:
-    def compute(ref: Clip, out: Clip, fps: Fraction, device: str) -> Numbers:
+def _ewarp(flow: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
+    def compute(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
         from gvcc.eval import warp
 
         return (warp.ewarp(ref, out, flow, device),)
@@ -90,6 +92,7 @@ def _ewarp(flow: str) -> Callable[[Clip, Clip, Fraction, str], Numbers]:
     return compute
 
 
+_NO_MOTION = "nowhere a motion to be trusted in {frames} frame(s) of {width}x{height}"
 _JOBS = (
     _Job(("psnr_rgb_db",), lambda ref, out, fps, device: (metrics.psnr(ref, out),)),
     _Job(
@@ -108,8 +111,8 @@ _JOBS = (
     _Job(("lpips_vgg",), _lpips("vgg")),
     _Job(("lpips_squeeze",), _lpips("squeeze")),
     _Job(("dists",), lambda ref, out, fps, device: (perceptual.dists(ref, out, device),)),
-    _Job(("ewarp",), _ewarp("raft")),
-    _Job(("ewarp_farneback",), _ewarp("farneback")),
+    _Job(("ewarp",), _ewarp("raft"), _NO_MOTION),
+    _Job(("ewarp_farneback",), _ewarp("farneback"), _NO_MOTION),
 )
 
 NAMES = tuple(name for job in _JOBS for name in job.names)
@@ -121,7 +124,7 @@ SET_NAMES = ("fid_256", "kid_256")
 def measure(
     ref: Clip,
     out: Clip,
-    fps: float | Fraction,
+    fps: Rate,
     device: str = "cpu",
     which: Sequence[str] | None = None,
 ) -> Measured:
@@ -146,7 +149,7 @@ def measure(
         if not names:
             continue
         undefined = job.undefined.format(frames=frames, height=height, width=width)
-        numbers, reason = _attempt(lambda job=job: job.compute(ref, out, Fraction(fps), device))
+        numbers, reason = _attempt(partial(job.compute, ref, out, fps, device))
         found = dict(zip(job.names, numbers or (), strict=False))
         _note({name: found.get(name) for name in names}, reason or undefined, values, reasons)
     return Measured(values, reasons)
@@ -178,11 +181,11 @@ def _attempt(compute: Callable[[], Numbers]) -> tuple[Numbers | None, str]:
     """What is computed, or None and why not."""
     try:
         return compute(), ""
-    except ConfigError as error:
-        return None, str(error)
     # One metric must not lose the others, least of all after an hour of decoding.
     except Exception as error:
         words = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, GvccError):
+            return None, words
         return None, f"failed with {type(error).__name__}: {words}".rstrip(": ")
 
 

@@ -195,11 +195,11 @@ def fid(a: Features, b: Features) -> float:
     """
 
     def root(x: Features) -> Features:
-        found: Features = np.linalg.qr((x - x.mean(0)) / np.sqrt(len(x) - 1), mode="r")
-        return found
+        apart: Features = (x - x.mean(0)) / np.sqrt(len(x) - 1)
+        return np.asarray(np.linalg.qr(apart, mode="r"))  # not a pair, as its stub has it
 
     r, s = root(a), root(b)
-    common = np.linalg.svd(r @ s.T, compute_uv=False).sum()
+    common = np.linalg.norm(r @ s.T, "nuc")
     apart = a.mean(0) - b.mean(0)
     return float(apart @ apart + np.square(r).sum() + np.square(s).sum() - 2 * common)
 

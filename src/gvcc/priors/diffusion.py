@@ -39,8 +39,8 @@ class Diffusion:
         digest = store.digest(model, folder, parts.text_identity(folder), identity)
         self.spec = Spec(
             model.name, digest, channels, stride, model.gop, path, knob=1.0, metric=self._metric,
-            patch=patch, last_alone=False, causal=self.causal, refine=False, modes=model.modes, shifts=model.shifts,
-            settings=chosen.changed,
+            patch=patch, last_alone=False, causal=self.causal, refine=False, modes=model.modes,
+            shifts=model.shifts, settings=chosen.changed,
         )  # fmt: skip
 
     # -- the autoencoder ----------------------------------------------------------------------

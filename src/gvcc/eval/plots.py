@@ -1,0 +1,147 @@
+"""Rate-distortion curves of an evaluation: their points, and a PNG and an SVG of each plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gvcc.errors import ConfigError
+from gvcc.eval.bd import LOWER
+
+COLOURS = ("#0072b2", "#d55e00", "#00916a", "#b5458f", "#8a6d00", "#5aa9dd", "#6a4fb0", "#7a7a7a",
+           "#c2273f", "#3d5a5a")  # fmt: skip
+"""Of the codecs, in their order; the page has the same, and lighter ones for the dark."""
+_MARKERS = "osD^vP"  # circle, square, diamond, triangles, plus: as in pages/plots.js
+_LABELS = {
+    "psnr_rgb_db": ("PSNR, RGB", "dB"),
+    "psnr_y_db": ("PSNR, Y", "dB"),
+    "psnr_u_db": ("PSNR, U", "dB"),
+    "psnr_v_db": ("PSNR, V", "dB"),
+    "psnr_yuv_db": ("PSNR, YUV", "dB"),
+    "ms_ssim": ("MS-SSIM", ""),
+    "vmaf": ("VMAF", ""),
+    "tof": ("tOF, error of motion", "pixels"),
+    "temporal_error": ("Temporal error", "grey levels"),
+    "temporal_activity_ratio": ("Change, decoded / original", ""),
+    "lpips_alex": ("LPIPS, AlexNet", ""),
+    "lpips_vgg": ("LPIPS, VGG", ""),
+    "lpips_squeeze": ("LPIPS, SqueezeNet", ""),
+    "dists": ("DISTS", ""),
+    "ewarp": ("Warping error, RAFT", ""),
+    "ewarp_farneback": ("Warping error, Farneback", ""),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a plot says of a metric. `better`: "higher", "lower", or how else it is to be read."""
+
+    name: str
+    label: str
+    unit: str
+    better: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A codec at one asked rate, as the mean over the `clips` clips that have the metric: bits per
+    pixel, the metric's value, and the size of a file in bytes."""
+
+    rate: float
+    bits_per_pixel: float
+    value: float
+    bytes: float
+    clips: int
+
+
+def metric(name: str) -> Metric:
+    """How a metric is called; one that is not known is called by its name."""
+    label, unit = _LABELS.get(name, (name, ""))
+    better = "lower" if name in LOWER else "higher"
+    return Metric(name, label, unit, "1 is best" if name == "temporal_activity_ratio" else better)
+
+
+def metrics_of(cells: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """The metrics that any cell has a number for, in the order of the cells."""
+    names = dict.fromkeys(
+        n for c in cells for n, v in c.get("metrics", {}).items() if v is not None
+    )
+    known = [n for n in _LABELS if n in names]
+    return [metric(n) for n in (*known, *(n for n in names if n not in _LABELS))]
+
+
+def mean_curve(cells: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+    """The points of one codec, by rate. `cells` are all its cells, of all clips."""
+    out = []
+    for rate in sorted({c["rate"] for c in cells}):
+        found = [
+            c for c in cells
+            if c["rate"] == rate and c.get("metrics", {}).get(name) is not None
+        ]  # fmt: skip
+        if found:
+            n = len(found)
+            bpp, size = (sum(c[k] for c in found) / n for k in ("bits_per_pixel", "bytes"))
+            out.append(Point(rate, bpp, sum(c["metrics"][name] for c in found) / n, size, n))
+    return out
+
+
+def write_all(
+    codecs: Mapping[str, Sequence[Mapping[str, Any]]], clips: int, about: str, folder: Path
+) -> list[Path]:
+    """Write FOLDER/<metric>.png and .svg for each metric that has numbers.
+
+    `codecs`: name -> its cells. A point of fewer than `clips` clips is hollow. `about` stands below
+    the title. ConfigError where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter, NullLocator
+    except ImportError:
+        raise ConfigError("matplotlib is missing: pip install 'gvcc[eval]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for m in metrics_of([c for cells in codecs.values() for c in cells]):
+        # Not pyplot: it keeps every figure, and is not safe beside other threads.
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        rates: set[float] = set()
+        for i, (name, cells) in enumerate(codecs.items()):
+            if not (curve := mean_curve(cells, m.name)):
+                continue
+            colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
+            axes.plot(
+                [p.bits_per_pixel for p in curve], [p.value for p in curve], color=colour,
+                label=name, linewidth=2.2 if name.startswith("gvcc:") else 1.4, zorder=2,
+            )  # fmt: skip
+            for p in curve:
+                face = colour if p.clips == clips else "white"
+                axes.plot(p.bits_per_pixel, p.value, marker, color=colour, markerfacecolor=face,
+                          markersize=6, zorder=3)  # fmt: skip
+            rates |= {p.rate for p in curve}
+        ticks = sorted(rates)
+        axes.set_xticks(ticks, [f"{r:g}" for r in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("bits per pixel")
+        axes.set_ylabel(f"{m.label}{f' ({m.unit})' if m.unit else ''}")
+        axes.set_title(f"{m.label}: {_direction(m)}\n{about}", fontsize=10, loc="left")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+        for suffix, fixed in ((".png", {}), (".svg", {"Date": None})):
+            path = folder / f"{m.name}{suffix}"
+            # A fixed salt and no date: the same numbers give the same file.
+            with matplotlib.rc_context({"svg.hashsalt": "gvcc"}):
+                figure.savefig(path, dpi=150, metadata=fixed)
+            written.append(path)
+    return written
+
+
+def _direction(m: Metric) -> str:
+    return f"{m.better} is better" if m.better in ("higher", "lower") else m.better
