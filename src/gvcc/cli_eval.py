@@ -1,24 +1,184 @@
-"""The commands of `gvcc eval`."""
+"""The commands of `gvcc eval`: an evaluation and its report, parameter studies, Table 6, and pages
+for viewers to choose on."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gvcc import priors
-from gvcc.errors import ConfigError
-from gvcc.terminal import Device, Json, Offload, out, progress_bar
-
-app = typer.Typer(help="Measure the codec (needs the extra 'eval').", no_args_is_help=True)
+from gvcc.errors import ConfigError, GvccError, unknown
+from gvcc.terminal import Device, Json, Offload, out, progress_bar, say
 
 
-@app.callback()
-def commands() -> None:
-    """Keeps the command's name where there is only one."""
+class _Default(TyperGroup):
+    """`gvcc eval CLIPS...` is `gvcc eval run CLIPS...`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    help="Measure the codec and others on your clips (needs the extra 'eval'). `gvcc eval CLIPS...`"
+    " is `gvcc eval run CLIPS...`.",
+    cls=_Default, no_args_is_help=True,
+)  # fmt: skip
+_what = partial(typer.Option, rich_help_panel="What is measured")
+_where = partial(typer.Option, rich_help_panel="Where it runs")
+Clips = Annotated[list[str] | None, typer.Argument(help="Video files, and folders of them.")]
+Frames = Annotated[int | None, _what(min=1, help="Only the first so many frames of each clip.")]
+
+
+@app.command()
+def run(
+    clips: Clips = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of results and report; a run that "
+        "was broken off goes on there.")] = Path("report"),
+    preset: Annotated[str, _what(help="quick (minutes a clip) or full; what is said besides "
+        "counts more.")] = "quick",
+    codecs: Annotated[str | None, _what(metavar="NAME,...", help="gvcc:PRESET[+name=value...] "
+        "(mode, prior, gop, M ...), x264, x265, svt-av1, vvc, vp9, or an adapter's name.")] = None,
+    rates: Annotated[str | None, _what(metavar="BPP,...", help="Bits per pixel.")] = None,
+    frames: Frames = None,
+    height: Annotated[int | None, _what(min=16, help="Scale the clips to so many lines.")] = None,
+    own_size: Annotated[bool, _what("--own-size", help="Leave the clips as large as they are.")]
+    = False,
+    metrics: Annotated[str | None, _what(metavar="NAME,...", help="Only these metrics.")] = None,
+    dataset: Annotated[str | None, _what(help="uvg, mcl-jcv, hevc-b ... hevc-e, in place of "
+        "clips.")] = None,
+    data: Annotated[Path | None, _what(help="The data set's folder.")] = None,
+    adapters: Annotated[Path | None, _what(help="TOML file with commands of other codecs "
+        "(gvcc/eval/external.py says how).")] = None,
+    workers: Annotated[int | None, _where(min=1, help="Cells at a time; default: cores.")] = None,
+    ray: Annotated[str | None, _where(metavar="ADDRESS", help="A Ray cluster, or 'local' for an "
+        "embedded one (needs the extra 'ray').")] = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Encode, decode from the file, measure, compare: one JSON for each codec, and report.html.
+
+    Failed cells are in the report with their message; exit code 1 then.
+    """
+    from gvcc.eval import datasets, report
+    from gvcc.eval import run as evaluation
+
+    if preset not in evaluation.PRESETS:
+        raise unknown("preset", preset, evaluation.PRESETS)
+    usual = evaluation.PRESETS[preset]
+    lines = None if own_size else height or usual.height
+    if own_size and height:
+        raise ConfigError("--height and --own-size contradict each other")
+    if dataset is not None:
+        if clips or data is None:
+            raise ConfigError("a data set goes with --data FOLDER, and without clips")
+        sources, name = datasets.find(dataset, data, frames, lines), dataset
+    else:
+        sources, name = datasets.clips(clips or [], frames or usual.frames, lines), "clips"
+    plan = evaluation.Plan(
+        folder, name, tuple(codecs.split(",")) if codecs else usual.codecs, tuple(sources),
+        _numbers(rates) if rates else usual.rates,
+        tuple(metrics.split(",")) if metrics else usual.metrics, device,
+        None if adapters is None else str(adapters),
+    )  # fmt: skip
+    plan.check()
+    with progress_bar("eval", lines=60) as bar:
+        failed = evaluation.run(plan, workers or os.cpu_count() or 1, bar, ray)
+    page = report.write(folder)
+    say(f"{page}: {len(plan.codecs)} codecs, {len(sources)} clips, {len(plan.rates)} rates")
+    if failed:
+        raise GvccError(f"cells that failed: {failed}; the report says why")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(n) for n in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{text!r}: expected numbers with commas between them") from None
+
+
+@app.command()
+def sweep(
+    clips: Annotated[list[str], typer.Argument(help="Video files, and folders of them.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of results and plots; goes on "
+        "where it was broken off.")] = Path("sweep"),
+    studies: Annotated[str, typer.Option(metavar="NAME,...", help="M, K, T, g_scale, GOP, rd.")]
+    = "M,K,T,g_scale,GOP,rd",
+    prior: Annotated[str, typer.Option(help="Any prior.")] = priors.DEFAULT,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 17,
+    height: Annotated[int, typer.Option(min=16, help="Lines the clips are scaled to.")] = 96,
+    device: Device = "auto",
+    offload: Offload = False,
+) -> None:  # fmt: skip
+    """GVCC's parameter study and rate-distortion curve (its Figs. 4 and 5), with preset paper."""
+    from gvcc.eval import datasets
+    from gvcc.eval import sweep as study
+
+    sources, names = datasets.clips(clips, frames, height), studies.split(",")
+    study.cells(names, study.Base())
+    where = priors.pick_device(device, prior)
+    model = priors.load(prior, where, offload=offload)
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress_bar("sweep", lines=60) as bar:
+        rows = study.run(sources, names, model, folder, where, tell=bar)
+    say(f"{folder}: {len(rows)} encodes, plots of {', '.join(names)}")
+
+
+@app.command()
+def ab(
+    folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+    page: Annotated[Path, typer.Option("--out", help="The page; the key lies beside the "
+        "results, in ab-key.json.")] = Path("ab.html"),
+    pairs: Annotated[str | None, typer.Option(metavar="A/B,...",
+        help="Pairs of codecs; default: all.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Bits per pixel; default: all rates.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
+) -> None:  # fmt: skip
+    """Make a page on which viewers choose between two codecs, names hidden; they send back a JSON
+    file."""
+    from gvcc.eval import ab as choice
+
+    asked = None
+    if pairs is not None:
+        asked = [tuple(p.split("/")) for p in pairs.split(",")]
+        if any(len(p) != 2 for p in asked):
+            raise ConfigError(f"{pairs!r}: expected A/B,C/D")
+    say(str(choice.write(folder, page, seed, asked, rate)))  # type: ignore[arg-type]
+
+
+@app.command("ab-report")
+def ab_report(
+    answers: Annotated[list[Path], typer.Argument(help="The files that viewers sent back.")],
+    key: Annotated[Path, typer.Option(help="ab-key.json, which `gvcc eval ab` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Shares with 95 % binomial intervals from viewers' answers."""
+    from gvcc.eval import ab as choice
+
+    found = choice.report(answers, key)
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    _show_shares(found)
+
+
+def _show_shares(found: dict[str, Any]) -> None:
+    from rich.table import Column, Table
+
+    heads = ("won", "of", "share", "95 %", "p")
+    table = Table("pair", *(Column(h, justify="right") for h in heads))
+    for r in found["pairs"]:
+        low, high = r["interval"]
+        table.add_row(f"{r['a']} over {r['b']}", str(r["wins"]), str(r["n"]), f"{r['share']:.0%}",
+                      f"{low:.0%} to {high:.0%}", f"{r['p_value']:.3g}")  # fmt: skip
+    out.print(table)
 
 
 @app.command()

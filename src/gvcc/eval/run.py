@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gvcc.errors import ConfigError
+from gvcc.errors import ConfigError, unknown
 from gvcc.eval import bd, cells, every
 from gvcc.eval.cells import Job, Made, Source
 from gvcc.priors.store import write
@@ -86,7 +86,9 @@ class Plan:
             raise ConfigError("a codec is named twice")
         if not self.rates or not all(0 < r < 24 for r in self.rates):
             raise ConfigError("rates are bits per pixel, above 0")
-        every.check(self.metrics)
+        for name in self.metrics:
+            if name not in every.NAMES:
+                raise unknown("metric", name, every.NAMES)
 
 
 Tell = Callable[[str, int, int], None]
@@ -133,7 +135,7 @@ class _Kept:
         write(self.path(job, made.rate), json.dumps(cell).encode())
         with self.lock:
             self.done += 1
-            self.tell(f"{job.codec} {job.source.name}", self.done, self.total)
+            self.tell("cells", self.done, self.total)
 
 
 def safe(name: str) -> str:
@@ -147,7 +149,7 @@ def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None 
     plan.check()
     kept = _Kept(plan, tell)
     work = [job for j in plan.jobs() if (job := kept.open(j)) is not None]
-    tell("", kept.done, kept.total)
+    tell("cells", kept.done, kept.total)
     if ray is None:
         with ThreadPoolExecutor(workers) as pool:
             for future in as_completed([pool.submit(_in_processes, j, kept) for j in work]):
