@@ -6,6 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.gvcc-installed
+TESTABLE := .venv/.gvcc-testable
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # OpenMP threads that spin while they wait make torch about 20 times slower on cores shared with
@@ -33,11 +34,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing torch into .venv (some minutes the first time)"
 	@$(PIP) install -c constraints.txt torch
-	@echo "installing gvcc and its tools"
-	@$(PIP) install -c constraints.txt -e '.[test]'
-	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 # they ask for torchvision
+	@echo "installing gvcc"
+	@$(PIP) install -c constraints.txt -e '.[eval]'
 	@$(BIN)/python -c 'import torch; assert torch.version.cuda is None' 2>/dev/null || \
 	  echo "warning: torch in .venv is a CUDA build; gvcc is tested with the CPU build" >&2
+	@touch $@
+
+# What only the tests need. The metrics' packages are their own referees there; they ask for
+# torchvision, which would replace torch. A browser tests the pages (GVCC_NO_BROWSER=1: not).
+$(TESTABLE): $(INSTALLED)
+	@echo "installing what the tests need"
+	@$(PIP) install -c constraints.txt -e '.[test]'
+	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 torch-fidelity==0.4.0
+	@test -n "$$GVCC_NO_BROWSER" || command -v chromium >/dev/null || { \
+	  echo "installing chromium"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "chromium is missing, and the tests of pages will fail: install it, or set GVCC_NO_BROWSER=1" >&2
 	@touch $@
 
 demo: $(INSTALLED)
@@ -46,12 +57,12 @@ demo: $(INSTALLED)
 test: lint
 	@$(BIN)/python -m pytest -n auto
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(TESTABLE)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

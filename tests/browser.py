@@ -90,7 +90,8 @@ class Chromium:
 
 
 class Page:
-    """One tab. `errors` are console errors and exceptions, `requests` the URLs asked for."""
+    """One tab. `errors` are the browser's errors, exceptions and whatever the page logs; `requests`
+    the URLs asked for."""
 
     def __init__(self, chromium: Chromium) -> None:
         self._chromium = chromium
@@ -113,7 +114,8 @@ class Page:
 
     @property
     def errors(self) -> list[str]:
-        logged = [e["entry"]["text"] for e in self._events("Log.entryAdded")]
+        entries = [e["entry"] for e in self._events("Log.entryAdded")]
+        logged = [e["text"] for e in entries if e["level"] == "error"]
         thrown = [str(e["exceptionDetails"]) for e in self._events("Runtime.exceptionThrown")]
         said = [str(e["args"]) for e in self._events("Runtime.consoleAPICalled")]
         return logged + thrown + said
@@ -203,10 +205,10 @@ class Page:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chromium]:
-    """A browser; without one a test fails, or is skipped where GVCC_NO_BROWSER=1."""
+    """A browser; a test fails where there is none, and is skipped where GVCC_NO_BROWSER=1."""
+    if os.environ.get("GVCC_NO_BROWSER") == "1":
+        pytest.skip("GVCC_NO_BROWSER=1")
     if not Path(CHROMIUM).exists():
-        if os.environ.get("GVCC_NO_BROWSER") == "1":
-            pytest.skip("no Chromium, and GVCC_NO_BROWSER=1")
         pytest.fail(
             f"{CHROMIUM} is missing: apt-get install -y --no-install-recommends chromium "
             "(or GVCC_NO_BROWSER=1 to skip the tests of the pages)"

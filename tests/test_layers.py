@@ -12,12 +12,14 @@ import pytest
 SRC = Path(__file__).parents[1] / "src/gvcc"
 # Lowest first. A module may import modules of lower layers only; modules of one layer do not
 # import each other.
+# fmt: off
 LAYERS = [
     {"errors", "records", "priors.models"},
-    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics"},
+    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
+     "eval.bd"},
     {"bitstream", "eval.perceptual"},
-    {"parser", "stillcodecs"},
-    {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality"},
+    {"parser", "stillcodecs", "eval.inception", "eval.raft"},
+    {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality", "eval.warp"},
     {"media", "priors"},
     {"allocation", "priors.spectrum", "priors.autoencoder", "priors.settings", "priors.store"},
     {"rate", "priors.gauss", "priors.transformer", "priors.parts"},
@@ -28,7 +30,12 @@ LAYERS = [
     {"encoder"},
     {"codec"},
     {"describe", "eval.clips", "eval.temporal", "train.data", "train.loop"},
-    {"train.gauss", "train.dataset", "eval.sidebyside", "eval.table6"},
+    {"train.gauss", "train.dataset", "eval.sidebyside", "eval.every", "eval.baselines",
+     "eval.plots", "eval.table6"},
+    {"eval.external", "eval.report", "eval.ab"},
+    {"eval.cells"},
+    {"eval.datasets", "eval.worker"},
+    {"eval.run", "eval.sweep"},
     {"train.autoencoder", "train.flow"},
     {"train.runs"},
     {"demo", "terminal"},
@@ -36,6 +43,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
+# fmt: on
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 BYTES_LAYER = {"errors", "records", "rng", "gop", "bitstream", "parser", "entropy"}
 

@@ -21,7 +21,7 @@ from gvcc.terminal import Device, Json, Offload, out, progress_bar, say
 class _Default(TyperGroup):
     """`gvcc eval CLIPS...` is `gvcc eval run CLIPS...`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)

@@ -41,7 +41,7 @@ _VMAF_MIN_SIDE = 17
 _MS_SSIM_BATCH_PIXELS = 1 << 21
 
 # Farneback's optical flow with the parameters of TecoGAN's tOF, by OpenCV's names.
-_FARNEBACK = {
+FARNEBACK = {
     "pyr_scale": 0.5,  # each level of the pyramid has half the sides of the one below
     "levels": 3,  # above the full size, at most: none with a side below 32 pixels
     "winsize": 15,  # side of the window, in pixels, within which the motion counts as one
@@ -53,7 +53,7 @@ _FARNEBACK = {
 # The side of the window. OpenCV takes smaller pictures too, but its flow is then not the motion:
 # texture moved by one pixel gives a mean error of at most 0.04 pixels at 15x15, but up to 0.2 at
 # 11x11 and 2.5 at 6x6, and 4x4 gives no flow at all (measured, 40 random textures, OpenCV 5.0.0).
-_TOF_MIN_SIDE = 15
+TOF_MIN_SIDE = 15
 
 
 class _MissingExtra(ConfigError):
@@ -124,7 +124,7 @@ def ms_ssim(ref: Clip, out: Clip) -> float | None:
     frames, height, width = check_pair(ref, out)
     if min(height, width) < _MS_SSIM_MIN_SIDE:
         return None
-    module = _require("pytorch_msssim", "pytorch-msssim")
+    module = require("pytorch_msssim", "pytorch-msssim")
     import torch
 
     def planes(clip: Clip) -> torch.Tensor:
@@ -163,7 +163,7 @@ def vmaf(ref: Clip, out: Clip, fps: float | Fraction) -> float | None:
         raise ConfigError(f"fps is {fps}; it must be a finite number above 0")
     if min(height, width) < _VMAF_MIN_SIDE:
         return None
-    module = _require("imageio_ffmpeg", "imageio-ffmpeg")
+    module = require("imageio_ffmpeg", "imageio-ffmpeg")
     try:
         ffmpeg = module.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -234,16 +234,16 @@ def tof(ref: Clip, out: Clip) -> float | None:
     trusted.
     """
     frames, height, width = check_pair(ref, out)
-    if frames == 1 or min(height, width) < _TOF_MIN_SIDE:
+    if frames == 1 or min(height, width) < TOF_MIN_SIDE:
         return None
-    cv2 = _require("cv2", "opencv-python-headless")
+    cv2 = require("cv2", "opencv-python-headless")
 
     def flows(clip: Clip) -> Iterator[npt.NDArray[np.float32]]:
         # One pair at a time: a flow takes 8 bytes per pixel, the pictures of a pair 2.
         before = cv2.cvtColor(clip[0], cv2.COLOR_RGB2GRAY)
         for picture in clip[1:]:
             now = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-            yield cv2.calcOpticalFlowFarneback(before, now, None, **_FARNEBACK)
+            yield cv2.calcOpticalFlowFarneback(before, now, None, **FARNEBACK)
             before = now
 
     total = 0.0
@@ -283,7 +283,7 @@ def compare(ref: Clip, out: Clip, fps: float | Fraction) -> dict[str, Any]:
     else:
         if steady.activity_ratio is None:
             notes.append("temporal_activity_ratio: the original does not change")
-        motion = attempt("tof", _TOF_MIN_SIDE, lambda: tof(ref, out))
+        motion = attempt("tof", TOF_MIN_SIDE, lambda: tof(ref, out))
     return {
         "psnr_rgb_db": psnr(ref, out),
         "ms_ssim": structure,
@@ -298,7 +298,7 @@ def compare(ref: Clip, out: Clip, fps: float | Fraction) -> dict[str, Any]:
     }
 
 
-def _require(module: str, package: str) -> ModuleType:
+def require(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -92,9 +92,10 @@ def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> P
     ids = {p: f"v{i}" for i, p in enumerate(files)}
     data = _data(results)
     for clip in data["clips"]:
-        clip["video"] = ids.get(originals[clip["name"]])  # type: ignore[arg-type]
+        path = originals[clip["name"]]
+        clip["video"] = ids[path] if path else None
     for cell, path in zip(data["cells"], decoded, strict=True):
-        cell["video"] = ids.get(path)  # type: ignore[arg-type]
+        cell["video"] = ids[path] if path else None
     data["embedded"] = embed
     if not embed:
         data["links"] = {i: _link(p, out.parent) for p, i in ids.items()}
@@ -169,7 +170,7 @@ def _data(results: Results) -> dict[str, Any]:
         "rates": setup["rates"],
         "codecs": [{k: c.get(k) for k in ("codec", "prior", "command", "notes", "size_rule")}
                    for c in results.codecs],
-        "clips": [{**c, "hz": _hz(c.get("fps"))} for c in clips],
+        "clips": [{**c, "hz": hertz(c.get("fps"))} for c in clips],
         "metrics": [dataclasses.asdict(m) for m in metrics],
         "cells": [
             {"codec": i, "clip": number[c["clip"]], **{k: c[k] for k in _CELL if k in c}}
@@ -181,7 +182,7 @@ def _data(results: Results) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _hz(fps: str | float | None) -> float | None:
+def hertz(fps: str | float | None) -> float | None:
     """Frames a second of "30000/1001"."""
     above, _, below = str(fps or 0).partition("/")
     return float(above) / float(below or 1) or None

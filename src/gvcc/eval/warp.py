@@ -39,16 +39,16 @@ def ewarp(ref: Clip, out: Clip, flow: str = "raft", device: str = "cpu") -> floa
         from gvcc.eval import raft
 
         return error(ref, out, partial(raft.flow, device=device))
-    if min(ref.shape[1:3]) < metrics._TOF_MIN_SIDE:
+    if min(ref.shape[1:3]) < metrics.TOF_MIN_SIDE:
         return None
     return error(ref, out, farneback)
 
 
 def farneback(before: Picture, after: Picture) -> Floats:
     """Farneback's flow, by OpenCV, of the grey pictures: that of tOF."""
-    cv2 = metrics._require("cv2", "opencv-python-headless")
+    cv2 = metrics.require("cv2", "opencv-python-headless")
     grey = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (before, after))
-    found: Floats = cv2.calcOpticalFlowFarneback(*grey, None, **metrics._FARNEBACK)
+    found: Floats = cv2.calcOpticalFlowFarneback(*grey, None, **metrics.FARNEBACK)
     return found
 
 

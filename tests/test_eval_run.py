@@ -1,0 +1,235 @@
+"""Whole evaluations: cells, resuming, workers that die, here and on Ray, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import Run
+
+from gvcc import media
+from gvcc.errors import ConfigError
+from gvcc.eval import bd, cells, datasets, run
+from gvcc.eval.cells import Job, Source
+from gvcc.records import Video
+
+METRICS = ("psnr_rgb_db", "temporal_error")
+GAUSS = "gvcc:default+prior=gauss+gop=5"
+# A codec of the tests' own: keeps the source as it is, and may do harm first.
+SCRIPT = """
+import os, pathlib, shutil, signal, sys, time
+what, source, coded, mark = sys.argv[1:]
+mark = pathlib.Path(mark)
+if what == "die" and not mark.exists():
+    mark.write_text("done")
+    os.kill(os.getppid(), signal.SIGKILL)
+if what == "wait" and not mark.exists():
+    mark.write_text(str(os.getppid()))
+    time.sleep(60)
+if what == "fail":
+    sys.exit("no such luck")
+shutil.copy(source, coded)
+"""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three clips of 9 frames, 64x48."""
+    folder = tmp_path_factory.mktemp("clips")
+    y, x = np.mgrid[0:48, 0:64]
+    for n, name in enumerate(("one", "two", "three")):
+        frames = np.stack([
+            np.stack([x * 3 + 5 * t, y * 4 + n * 20, 128 + 60 * np.sin((x + y + 3 * t) / 6)], -1)
+            for t in range(9)
+        ]).clip(0, 255).astype(np.uint8)  # fmt: skip
+        media.write(Video(frames, Fraction(25)), folder / f"{name}.mkv")
+    return folder
+
+
+def adapter(folder: Path, what: str) -> str:
+    """A TOML file with the codec `mine`, which does `what`."""
+    script, mark = folder / "codec.py", folder / "mark"
+    script.write_text(SCRIPT)
+    command = f"{sys.executable} {script} {what}"
+    path = folder / "adapters.toml"
+    path.write_text(
+        f'[mine]\nencode = "{command} {{source}} {{coded}} {mark}"\nqualities = [1]\n'
+        f'decode = "{sys.executable} {script} copy {{coded}} {{decoded}} {mark}"\n'
+    )
+    return str(path)
+
+
+def plan(clips: Path, out: Path, codecs: tuple[str, ...], rates=(0.2, 0.5), **more) -> run.Plan:
+    sources = tuple(datasets.clips([str(clips)], 9, None))
+    return run.Plan(out, "tests", codecs, sources, rates, METRICS, **more)
+
+
+def results(out: Path, codec: str) -> dict:
+    return json.loads((out / f"results/{run.safe(codec)}__tests.json").read_text())
+
+
+def test_cells_are_measured_once_and_say_what_they_are(clips: Path, tmp_path: Path) -> None:
+    asked = plan(clips, tmp_path, (GAUSS, "vp9"))
+    told: list[tuple[int, int]] = []
+    assert run.run(asked, 2, lambda _, done, total: told.append((done, total))) == 0
+    assert told[0] == (0, 12) and told[-1] == (12, 12)
+    own = results(tmp_path, GAUSS)
+    assert own["prior"] == "gauss" and own["set"] == "tests" and "gvcc encode" in own["command"]
+    assert "VP9 frames without the IVF container" in results(tmp_path, "vp9")["size_rule"]
+    for cell in own["cells"]:
+        assert cell["status"] == "ok" and cell["bytes"] <= cell["rate"] * 9 * 48 * 64 / 8
+        assert cell["bits_per_pixel"] == pytest.approx(8 * cell["bytes"] / (9 * 48 * 64))
+        assert set(cell["metrics"]) == set(METRICS) and len(cell["profile"]["psnr_db"]) == 9
+        shown = media.read(tmp_path / cell["video"])
+        assert shown.frames.shape == (9, 48, 64, 3) and shown.fps == 25
+    by_rate = {(c["clip"], c["rate"]): c["metrics"]["psnr_rgb_db"] for c in own["cells"]}
+    assert all(by_rate[n, 0.5] > by_rate[n, 0.2] for n in ("one", "two", "three"))
+    setup = json.loads((tmp_path / "setup.json").read_text())
+    assert setup["clips"][0] == {"name": "one", "frames": 9, "width": 64, "height": 48,
+                                 "fps": "25"}  # fmt: skip
+    assert (tmp_path / "media/original/two.mp4").exists()
+    table = json.loads((tmp_path / "bd.json").read_text())["psnr_rgb_db"]
+    assert table["codecs"] == [GAUSS, "vp9"] and table["rate_percent"][0][0] == 0
+    # Again: nothing is made; without one cell, that one.
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()}
+    assert len(files) == 12 and run.run(asked, 2) == 0
+    gone = min(files)
+    gone.unlink()
+    assert run.run(asked, 2) == 0 and gone.exists()
+    assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p != gone)
+
+
+def test_what_a_cell_depends_on_is_in_its_name(clips: Path) -> None:
+    source = Source("one", str(clips / "one.mkv"), 9)
+    job = Job(GAUSS, source, (0.2,), METRICS)
+    other = [
+        Job("vp9", source, (0.2,), METRICS), Job(GAUSS, source, (0.2,), METRICS[:1]),
+        Job(GAUSS, Source("one", source.path, 5), (0.2,), METRICS),
+        Job(GAUSS, Source("one", source.path, 9, 32), (0.2,), METRICS),
+        Job(GAUSS, Source("one", str(clips / "two.mkv"), 9), (0.2,), METRICS),
+    ]  # fmt: skip
+    keys = [job.key(0.2), job.key(0.3), *(j.key(0.2) for j in other)]
+    assert len(set(keys)) == len(keys)
+    assert Job.of(json.loads(json.dumps(job.as_dict()))) == job
+    raw = Source("r", "r.yuv", 9, None, (16, 16, "yuv420p", "25"))
+    assert Job.of(json.loads(json.dumps(Job("vp9", raw, (1.0,), ()).as_dict()))).source == raw
+
+
+def test_a_codec_that_takes_its_process_with_it_costs_one_cell(clips: Path, tmp_path: Path) -> None:
+    asked = plan(clips, tmp_path / "out", ("mine", "vp9"), (20.0,),
+                 adapters=adapter(tmp_path, "die"))  # fmt: skip
+    assert run.run(asked, 1) == 1
+    found = results(tmp_path / "out", "mine")["cells"]
+    (bad,) = [c for c in found if c["status"] == "failed"]
+    assert bad["error"].startswith("the process ended with -9")
+    assert all(c["status"] == "ok" for c in results(tmp_path / "out", "vp9")["cells"])
+    assert run.run(asked, 1) == 0  # it is tried again
+
+
+def test_a_clip_or_a_codec_that_fails_is_told_of(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for name in ("one.mkv", "two.mkv"):
+        (tmp_path / "clips" / name).write_bytes((clips / name).read_bytes())
+    (tmp_path / "clips/two.mkv").write_bytes(b"no video")
+    asked = plan(tmp_path / "clips", tmp_path / "out", ("mine", "vp9"), (0.5,),
+                 adapters=adapter(tmp_path, "fail"))  # fmt: skip
+    assert run.run(asked, 2) == 3
+    mine = {c["clip"]: c for c in results(tmp_path / "out", "mine")["cells"]}
+    assert "ended with 1: no such luck" in mine["one"]["error"]
+    assert "two.mkv" in mine["two"]["error"]
+    assert {c["clip"]: c["status"] for c in results(tmp_path / "out", "vp9")["cells"]} == {
+        "one": "ok", "two": "failed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("codecs", "more", "says"),
+    [
+        (("x266",), {}, "unknown codec 'x266'.*did you mean 'x265'"),
+        (("gvcc:papr",), {}, "unknown preset 'papr'.*did you mean 'paper'"),
+        (("gvcc:default+prior=nana",), {}, "unknown prior"),
+        (("gvcc:default+x=1",), {}, "'x=1' is none of"),
+        (("gvcc:default+gop=x",), {}, "'x' is no number"),
+        (("gvcc:default+reuse=0",), {}, "reuse is 0"),
+        (("vp9", "vp9"), {}, "named twice"),
+        (("vp9",), {"rates": (0.0,)}, "rates are bits per pixel"),
+        (("vp9",), {"adapters": "/none.toml"}, None),
+        (("mine",), {"adapters": "/none.toml"}, "adapters /none.toml: No such file"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_once(
+    clips: Path, tmp_path: Path, codecs: tuple[str, ...], more: dict, says: str | None
+) -> None:
+    asked = plan(clips, tmp_path, codecs, **more)
+    if says is None:  # an adapter file that nobody asks for
+        return asked.check()
+    with pytest.raises(ConfigError, match=says):
+        asked.check()
+    return None
+
+
+def test_on_ray_a_worker_that_is_killed_loses_and_doubles_nothing(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="the extra ray")
+    kept: list[str] = []
+    keep = run._Kept.keep
+
+    def counted(self: run._Kept, job: Job, made: cells.Made) -> None:
+        kept.append(f"{job.codec} {job.source.name} {made.rate}")
+        keep(self, job, made)
+
+    monkeypatch.setattr(run._Kept, "keep", counted)
+    mark, killed = tmp_path / "mark", list[int]()
+
+    def kill() -> None:
+        while not mark.exists() or not mark.read_text():
+            time.sleep(0.05)
+        killed.append(int(mark.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    asked = plan(clips, tmp_path / "out", ("mine", "vp9"), (0.5, 20.0),
+                 adapters=adapter(tmp_path, "wait"))  # fmt: skip
+    assert run.run(asked, 2, ray="local") == 0
+    assert killed and killed[0] != os.getpid()
+    assert len(kept) == len(set(kept)) == 12
+    cells_of = results(tmp_path / "out", "mine")["cells"]
+    assert [c["status"] for c in cells_of] == ["ok"] * 6
+    assert (tmp_path / "out" / cells_of[0]["video"]).exists()
+
+
+def test_the_command_without_a_verb_is_run(run: Run, clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    done = run("eval", clips / "one.mkv", "--out", out, "--codecs", "vp9,x265", "--rates",
+               "0.3,0.6", "--own-size", "--metrics", "psnr_rgb_db")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out == b"" and f"{out}/report.html: 2 codecs, 1 clips, 2 rates" in done.err
+    page = (out / "report.html").read_text()
+    assert "one" in page and "vp9" in page
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing")
+    done = run("eval", "run", bad, "--out", tmp_path / "s", "--codecs", "vp9", "--rates", "0.3")
+    assert done.code == 1 and "cells that failed: 1" in done.err
+    for wrong in (("eval", "run"), ("eval", "none.mp4"), ("eval", clips, "--preset", "slow"),
+                  ("eval", clips, "--rates", "a"), ("eval", clips, "--metrics", "psnt"),
+                  ("eval", clips, "--own-size", "--height", "64"),
+                  ("eval", "--dataset", "uvg", "--data", tmp_path)):  # fmt: skip
+        done = run(*wrong, "--out", tmp_path / "t")
+        assert done.code == 2 and len(done.err.strip().splitlines()) == 1, (wrong, done.err)
+    assert not (tmp_path / "t").exists()
+
+
+def test_bd_rates_of_a_run_turn_metrics_that_are_better_when_lower() -> None:
+    cell = {"clip": "a", "bits_per_pixel": 0.1, "metrics": {"dists": 0.2, "vmaf": 60.0}}
+    assert bd.curves([cell], "dists") == {"a": [(0.1, -0.2)]}
+    assert bd.curves([cell], "vmaf") == {"a": [(0.1, 60.0)]}
+    assert bd.curves([cell], "lpips_alex") == {}
