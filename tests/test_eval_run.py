@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from cli_runner import Run
 
 from gvcc import media
 from gvcc.errors import ConfigError
-from gvcc.eval import bd, cells, datasets, run
+from gvcc.eval import bd, cells, datasets, inception, run
 from gvcc.eval.cells import Job, Source
 from gvcc.records import Video
 
@@ -87,7 +89,8 @@ def test_cells_are_measured_once_and_say_what_they_are(clips: Path, tmp_path: Pa
     for cell in own["cells"]:
         assert cell["status"] == "ok" and cell["bytes"] <= cell["rate"] * 9 * 48 * 64 / 8
         assert cell["bits_per_pixel"] == pytest.approx(8 * cell["bytes"] / (9 * 48 * 64))
-        assert set(cell["metrics"]) == set(METRICS) and len(cell["profile"]["psnr_db"]) == 9
+        assert set(cell["metrics"]) == set(METRICS) and "fid_256" not in cell["not_computed"]
+        assert len(cell["profile"]["psnr_db"]) == 9
         shown = media.read(tmp_path / cell["video"])
         assert shown.frames.shape == (9, 48, 64, 3) and shown.fps == 25
     by_rate = {(c["clip"], c["rate"]): c["metrics"]["psnr_rgb_db"] for c in own["cells"]}
@@ -148,6 +151,38 @@ def test_a_clip_or_a_codec_that_fails_is_told_of(clips: Path, tmp_path: Path) ->
     assert {c["clip"]: c["status"] for c in results(tmp_path / "out", "vp9")["cells"]} == {
         "one": "ok", "two": "failed",
     }  # fmt: skip
+
+
+def test_fid_is_of_all_clips_together(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With features of our own making in place of the network's."""
+    rng, arrays = np.random.default_rng(0), []
+    asked = dataclasses.replace(plan(clips, tmp_path, ("vp9",), (0.5,)), metrics=(
+        "psnr_rgb_db", "fid_256"))  # fmt: skip
+
+    def features(ref: np.ndarray, out: np.ndarray, device: str) -> tuple[bytes, str]:
+        pair = rng.normal(size=(2, 4, 8)).astype(np.float32)
+        arrays.append(pair)
+        data = BytesIO()
+        np.savez(data, *pair)
+        return data.getvalue(), ""
+
+    monkeypatch.setattr(cells, "_features", features)
+    kept = run._Kept(asked, lambda *_: None)
+    for job in asked.jobs():
+        for made in cells.run(job):
+            kept.keep(job, made)
+    assert run.run(asked, 1) == 0
+    found = results(tmp_path, "vp9")
+    a, b = np.concatenate(arrays, 1)
+    expected = inception.distances(a, b)
+    assert found["set_metrics"]["0.5"] == pytest.approx(
+        {"fid_256": expected[0], "kid_256": expected[1]}
+    )
+    assert found["notes"][0].startswith(f"FID/256 {expected[0]:.2f}")
+    next((tmp_path / "cells").glob("*.npz")).unlink()
+    assert run.run(asked, 1) == 0 and results(tmp_path, "vp9")["notes"] == []
 
 
 @pytest.mark.parametrize(

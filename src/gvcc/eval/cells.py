@@ -149,11 +149,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A finished cell and, if there is one, the decoded clip as an MP4 for the report."""
+    """A finished cell and, where there are such, the decoded clip as an MP4 for the report and the
+    features of its patches (an .npz), from which a whole set's FID and KID are computed."""
 
     rate: float
     cell: dict[str, Any]
     video: bytes = b""
+    features: bytes = b""
 
 
 def run(job: Job, tell: Tell = lambda _: None) -> Iterator[Made]:
@@ -227,7 +229,14 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
     shown = decode()
     end = time.monotonic()
     t, h, w, _ = video.frames.shape
-    found = every.measure(video.frames, shown, video.fps, job.device, job.metrics or None)
+    names = [n for n in job.metrics if n not in every.SET_NAMES]
+    found = every.measure(
+        video.frames, shown, video.fps, job.device, names if job.metrics else None
+    )
+    features = b""
+    if not job.metrics or set(job.metrics) & set(every.SET_NAMES):
+        features, reason = _features(video.frames, shown, job.device)
+        found.not_computed.update(dict.fromkeys(every.SET_NAMES, reason) if reason else {})
     cell = {
         "codec": job.codec, "clip": job.source.name, "rate": rate, "status": "ok",
         "frames": t, "height": h, "width": w, "fps": str(video.fps), "bytes": size,
@@ -237,7 +246,21 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
         "metrics": found.values, "not_computed": found.not_computed,
         "profile": every.profile(video.frames, shown),
     }  # fmt: skip
-    return Made(rate, cell, as_mp4(shown, video.fps))
+    return Made(rate, cell, as_mp4(shown, video.fps), features)
+
+
+def _features(ref: Pictures, out: Pictures, device: str) -> tuple[bytes, str]:
+    """The features of the patches of both clips, or why there are none."""
+    from gvcc.eval.inception import Patches
+
+    try:
+        found = Patches(device)
+    except ConfigError as e:
+        return b"", str(e)
+    found.update(ref, out)
+    data = BytesIO()
+    np.savez(data, *found.features)
+    return data.getvalue(), ""
 
 
 def as_mp4(frames: Pictures, fps: Fraction) -> bytes:

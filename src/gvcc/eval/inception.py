@@ -261,15 +261,24 @@ class Patches:
             found: NDArray[np.float32] = self._net(pictures).cpu().numpy()
         return found
 
-    def result(self) -> tuple[float, float]:
-        """FID/256 and KID/256 of all clips so far; ConfigError below two patches.
+    @property
+    def features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features of all patches so far, [n, 2048] of the originals and of the decoded clips."""
+        none = np.empty((0, 2048), np.float32)
+        a, b = (np.concatenate([none, *found]) for found in self._found)
+        return a, b
 
-        FID depends on how many patches there are: compare it between equal sets only.
-        """
-        count = sum(len(f) for f in self._found[0])
-        if count < 2:
-            raise ConfigError(
-                f"needs two patches of {PATCH}x{PATCH} at least, the clips have {count}"
-            )
-        a, b = (np.concatenate(found).astype(np.float64) for found in self._found)
-        return fid(a, b), kid(a, b)
+    def result(self) -> tuple[float, float]:
+        """`distances` of all clips so far."""
+        return distances(*self.features)
+
+
+def distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float]:
+    """FID/256 and KID/256 of features [n, 2048]; ConfigError below two patches.
+
+    FID depends on how many patches there are: compare it between equal sets only.
+    """
+    if len(a) < 2:
+        raise ConfigError(f"needs two patches of {PATCH}x{PATCH} at least, the clips have {len(a)}")
+    wide = a.astype(np.float64), b.astype(np.float64)
+    return fid(*wide), kid(*wide)

@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import bd, cells, every
+from gvcc.eval import bd, cells, every, inception
 from gvcc.eval.cells import Job, Made, Source
 from gvcc.priors.store import write
 
@@ -87,8 +89,8 @@ class Plan:
         if not self.rates or not all(0 < r < 24 for r in self.rates):
             raise ConfigError("rates are bits per pixel, above 0")
         for name in self.metrics:
-            if name not in every.NAMES:
-                raise unknown("metric", name, every.NAMES)
+            if name not in (known := (*every.NAMES, *every.SET_NAMES)):
+                raise unknown("metric", name, known)
 
 
 Tell = Callable[[str, int, int], None]
@@ -132,6 +134,8 @@ class _Kept:
             at = f"media/{safe(job.codec)}/{job.source.name}-{made.rate:g}.mp4"
             write(self.plan.folder / at, made.video)
             cell["video"] = at
+        if made.features:
+            write(self.path(job, made.rate).with_suffix(".npz"), made.features)
         write(self.path(job, made.rate), json.dumps(cell).encode())
         with self.lock:
             self.done += 1
@@ -180,7 +184,8 @@ def _in_processes(job: Job, kept: _Kept) -> None:
                 for line in worker.stdout:
                     made = Made(**json.loads(line))
                     rates.remove(made.rate)
-                    kept.keep(job, dataclasses.replace(made, video=bytes.fromhex(str(made.video))))
+                    video, features = (bytes.fromhex(str(v)) for v in (made.video, made.features))
+                    kept.keep(job, Made(made.rate, made.cell, video, features))
             errors.seek(0)
             why = errors.read().strip().splitlines() or ["it said nothing"]
         if rates:
@@ -245,6 +250,19 @@ def _single(job: Job) -> Iterator[Job]:
 # -- what comes of it -------------------------------------------------------------------------
 
 
+def _set_metrics(plan: Plan, kept: _Kept, codec: str, rate: float) -> dict[str, float]:
+    """FID and KID of a codec at a rate, over the patches of all clips; empty unless every clip has
+    features."""
+    paths = [kept.path(job, rate).with_suffix(".npz") for job in plan.jobs() if job.codec == codec]
+    if not all(p.exists() for p in paths):
+        return {}
+    loaded = [np.load(p) for p in paths]
+    a, b = (np.concatenate([f[n] for f in loaded]) for n in ("arr_0", "arr_1"))
+    if len(a) < 2:
+        return {}
+    return dict(zip(every.SET_NAMES, inception.distances(a, b), strict=True))
+
+
 def _summed(plan: Plan, kept: _Kept) -> int:
     """Write the files that reports are made of; returns how many cells failed."""
     found: dict[str, list[dict[str, Any]]] = {c: [] for c in plan.codecs}
@@ -257,8 +275,11 @@ def _summed(plan: Plan, kept: _Kept) -> int:
             if rule := cell.get("size_rule"):
                 about[job.codec]["size_rule"] = rule
     for codec in plan.codecs:
-        result = {"codec": codec, "set": plan.name, **about[codec], "notes": [],
-                  "cells": found[codec]}  # fmt: skip
+        of_set = {f"{r:g}": _set_metrics(plan, kept, codec, r) for r in plan.rates}
+        notes = [f"FID/256 {m['fid_256']:.2f}, KID/256 {m['kid_256']:.4f} at {r} bits per pixel"
+                 for r, m in of_set.items() if m]  # fmt: skip
+        result = {"codec": codec, "set": plan.name, **about[codec], "notes": notes,
+                  "set_metrics": of_set, "cells": found[codec]}  # fmt: skip
         path = plan.folder / "results" / f"{safe(codec)}__{safe(plan.name)}.json"
         write(path, json.dumps(result, indent=1).encode())
     shown = [c for c in found[plan.codecs[0]] if c["rate"] == plan.rates[0]]

@@ -13,7 +13,10 @@ from gvcc.eval import cells
 def main() -> None:
     job = cells.Job.of(json.loads(sys.argv[1]))
     for made in cells.run(job):
-        line = dataclasses.asdict(made) | {"video": made.video.hex()}
+        line = dataclasses.asdict(made) | {
+            "video": made.video.hex(),
+            "features": made.features.hex(),
+        }
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 

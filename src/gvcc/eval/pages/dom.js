@@ -31,6 +31,9 @@ function num(value, digits = 4) {
   return text.replace("-", "−");
 }
 
+/** A number as people write it: 0.02, not 0.02000. */
+const short = (value) => String(Number(value.toPrecision(6))).replace("-", "−");
+
 /** Bytes with thin spaces between thousands. */
 const bytes = (n) => n === null || n === undefined ? "–"
   : String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, " ") + " B";

@@ -28,7 +28,7 @@ class Player {
     at("pick-clip").append(...clips.map((c, i) => option(c.name, i)));
     at("pick-a").append(option("original", -1), ...codecs.map((c, i) => option(c.codec, i)));
     at("pick-b").append(...codecs.map((c, i) => option(c.codec, i)), option("original", -1));
-    at("pick-rate").append(...rates.map((r) => option(num(r), r)));
+    at("pick-rate").append(...rates.map((r) => option(short(r), r)));
     at("pick-rate").value = rates[Math.floor((rates.length - 1) / 2)];
     for (const id of ["pick-clip", "pick-a", "pick-b", "pick-rate"])
       at(id).addEventListener("change", () => this.load());

@@ -107,12 +107,12 @@ class Plot {
     for (const tick of linearTicks(y0, y1, height / 50)) {
       const y = this.y(tick);
       this.canvas.append(svg("path", { class: "grid", d: `M${edge.left},${y}H${width - edge.right}` }),
-        svg("text", { x: edge.left - 8, y: y + 4, "text-anchor": "end" }, num(tick, 6)));
+        svg("text", { x: edge.left - 8, y: y + 4, "text-anchor": "end" }, short(tick)));
     }
     for (const tick of xTicks) {
       const x = this.x(tick);
       this.canvas.append(svg("path", { class: "grid", d: `M${x},${edge.top}V${foot}` }),
-        svg("text", { x, y: foot + 16, "text-anchor": "middle" }, num(tick, 6)));
+        svg("text", { x, y: foot + 16, "text-anchor": "middle" }, short(tick)));
     }
     this.canvas.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 5,
       "text-anchor": "middle", class: "axis" }, this.options.xLabel));

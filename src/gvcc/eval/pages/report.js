@@ -6,7 +6,7 @@ function facts(data) {
   const fact = (name, value) => el("div", null, el("dt", null, name), el("dd", null, value));
   at("heading").textContent = `Set ${data.set}`;
   at("facts").append(fact("Measured", data.date), fact("Clips", data.about.split(", ").slice(1).join(", ")),
-    fact("Codecs", String(data.codecs.length)), fact("Rates, bits/pixel", data.rates.map((r) => num(r)).join(", ")),
+    fact("Codecs", String(data.codecs.length)), fact("Rates, bits/pixel", data.rates.map(short).join(", ")),
     fact("Prior", priors.join(", ") || "none"), fact("Results", `${ok} of ${data.cells.length}`));
   const notices = [];
   if (priors.some((p) => p.split(":")[0] === "nano")) notices.push(
@@ -42,7 +42,7 @@ function ratePlots(data) {
     const plot = new Plot(box, {
       title: m.label, log: true, height: 260, xLabel: "bits per pixel",
       tell: (series, p) => [series.name, `${num(p.y)}${m.unit ? ` ${m.unit}` : ""}`,
-        `${num(p.x)} bits/pixel (asked ${num(p.rate)})`,
+        `${num(p.x)} bits/pixel (asked ${short(p.rate)})`,
         Number(pick.value) < 0 ? `${bytes(p.bytes)} on average, ${p.clips} of ${data.clips.length} clips` : bytes(p.bytes)],
     });
     return { plot, metric: m.name };

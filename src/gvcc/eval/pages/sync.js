@@ -7,7 +7,8 @@ class Sync {
     this.onFrame = onFrame;
     this.hz = 25;
     this.frames = 1;
-    this.at = 0;
+    this.at = 0; // the frame that is shown
+    this.aim = 0; // the one that was asked for last
     this.speed = 1;
     this.exact = false; // play by seeking: slower, but every video shows the same frame
     this.playing = false;
@@ -41,7 +42,7 @@ class Sync {
   /** Show frame n on all videos; resolves once they do. Of calls in a hurry the last one counts. */
   async seek(n) {
     if (!this.ready) return;
-    this.wanted = Math.max(0, Math.min(this.frames - 1, n));
+    this.wanted = this.aim = Math.max(0, Math.min(this.frames - 1, n));
     if (!this.seeking) this.seeking = this.follow().finally(() => { this.seeking = null; });
     await this.seeking;
   }
@@ -67,8 +68,7 @@ class Sync {
   }
 
   async move(d) {
-    const from = this.wanted === null ? this.at : this.wanted;
-    await this.seek((from + d + this.frames) % this.frames);
+    await this.seek((this.aim + d + this.frames) % this.frames);
   }
 
   play() {
@@ -98,7 +98,7 @@ class Sync {
       const correction = 1 - Math.max(-0.1, Math.min(0.1, ahead * 0.05));
       video.playbackRate = this.speed * correction;
     }
-    this.at = Math.min(this.frames - 1, Math.floor(lead.currentTime * this.hz + 0.01));
+    this.at = this.aim = Math.min(this.frames - 1, Math.floor(lead.currentTime * this.hz + 0.01));
     this.onFrame(this.at);
     if (!lead.ended) requestAnimationFrame(() => this.watch());
   }

@@ -32,7 +32,7 @@ function numberTables(data, player) {
   const columns = [
     ["codec", name, (r) => el("button", { class: "row", title: "Show in the player",
       onclick: () => player.open(r.clip, r.codec, r.rate) }, swatch(r.codec), name(r)), false],
-    plain("asked", "rate"), plain("bits/pixel", "bits_per_pixel"), plain("bytes", "bytes"),
+    plain("asked", "rate", short), plain("bits/pixel", "bits_per_pixel"), plain("bytes", "bytes"),
     plain("kbit/s", "kbps"), plain("encode, s", "encode_s"), plain("decode, s", "decode_s"),
     ...data.metrics.map((m) => [m.unit ? `${m.label}, ${m.unit}` : m.label, (r) => has(r, m.name),
       (r) => num(has(r, m.name)), true]),
@@ -41,7 +41,7 @@ function numberTables(data, player) {
     "A head sorts its column; a codec's name shows that file in the player."));
   data.clips.forEach((clip, i) => {
     const box = el("details", { open: i === 0 }, el("summary", null, clip.name,
-      el("small", null, ` ${clip.width ? `${clip.width}×${clip.height}, ${clip.frames} frames, ${num(clip.hz)} Hz` : ""}`)));
+      el("small", null, ` ${clip.width ? `${clip.width}×${clip.height}, ${clip.frames} frames, ${clip.hz ? short(clip.hz) : "?"} Hz` : ""}`)));
     const make = () => { // at the first opening: a set may have hundreds of clips
       if (box.open && box.children.length === 1)
         box.append(sortable(`Results of ${clip.name}`, columns, data.cells.filter((c) => c.clip === i)));
@@ -63,7 +63,7 @@ function failures(data) {
   const failed = data.cells.filter((c) => c.status !== "ok");
   at("failures-body").append(failed.length
     ? el("ul", { class: "failures" }, ...failed.map((c) => el("li", null,
-      el("strong", null, `${data.codecs[c.codec].codec}, ${data.clips[c.clip].name}, ${num(c.rate)} bits/pixel`),
+      el("strong", null, `${data.codecs[c.codec].codec}, ${data.clips[c.clip].name}, ${short(c.rate)} bits/pixel`),
       el("span", null, c.error || "no message"))))
     : el("p", null, "None: every codec coded every clip at every rate."));
 }
@@ -84,7 +84,7 @@ function bdTables(data) {
   }
   const pick = el("select", null, ...tables.map((t, i) => el("option", { value: i }, t.label)));
   const held = el("div");
-  const percent = (v) => `${v > 0 ? "+" : ""}${num(Number(v.toFixed(1)), 5)} %`;
+  const percent = (v) => `${v > 0 ? "+" : ""}${short(Number(v.toFixed(1)))} %`;
   function show() {
     const t = tables[pick.value], notes = [];
     const cell = (i, j) => {
