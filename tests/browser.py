@@ -125,8 +125,9 @@ class Page:
         return [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
 
     def open(self, path: Path) -> None:
+        self.js("window.left = true")  # the page that is left may have the same address
         self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.wait("!window.left && document.readyState === 'complete'")
 
     def close(self) -> None:
         self._chromium.call("Target.closeTarget", targetId=self._target)

@@ -63,7 +63,8 @@ def _cell(folder: Path, codec: str, number: int, clip: str, rate: float) -> dict
                     "tof": 0.8 - rate, "lpips_alex": None},
         "not_computed": {"lpips_alex": "needs alexnet.pth in $GVCC_METRICS"},
         "profile": {"psnr_db": [30.0 + n for n in range(FRAMES)],
-                    "change": [12.0 + number] * (FRAMES - 1), "change_source": [12.5] * (FRAMES - 1)},
+                    "change": [12.0 + number] * (FRAMES - 1),
+                    "change_source": [12.5] * (FRAMES - 1)},
         "video": at,
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval.report import Results, hertz, page, read, script_json, write_page
+from gvcc.eval.report import Results, page, read, script_json, write_page
 
 KEY, ANSWERS = "gvcc-ab-key/1", "gvcc-ab-answers/1"
 _SCRIPTS = ("dom.js", "sync.js", "ab.js")
@@ -69,7 +69,7 @@ def write(
         trial = f"t{rng.getrandbits(48):012x}"
         shown.append({
             "id": trial, "original": original, "first": both[side], "second": both[1 - side],
-            "hz": hertz(clip.get("fps")), "frames": clip.get("frames"),
+            "hz": clip["hz"], "frames": clip["frames"],
         })  # fmt: skip
         key[trial] = {"clip": clip["name"], "rate": rate,
                       "first": names[side], "second": names[1 - side]}  # fmt: skip
@@ -102,7 +102,7 @@ def _trials(
     }  # fmt: skip
     found: list[_Trial] = []
     skipped = []
-    for clip, (a, b) in itertools.product(results.setup["clips"], pairs):
+    for clip, (a, b) in itertools.product(results.clips(), pairs):
         original = results.original(clip["name"])
         first, second = at.get((a, clip["name"])), at.get((b, clip["name"]))
         if original and first and second:

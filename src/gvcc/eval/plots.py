@@ -92,7 +92,8 @@ def write_all(
 ) -> list[Path]:
     """Write FOLDER/<metric>.png and .svg for each metric that has numbers.
 
-    `codecs`: name -> its cells. A point of fewer than `clips` clips is hollow. `about` stands below
+    `codecs`: name -> its cells. A point of fewer than `clips` clips is hollow and off
+    its line, for it does not compare with the others. `about` stands below
     the title. ConfigError where matplotlib is missing.
     """
     try:
@@ -116,9 +117,11 @@ def write_all(
                 continue
             colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
             axes.plot(
-                [p.bits_per_pixel for p in curve], [p.value for p in curve], color=colour,
-                label=name, linewidth=2.2 if name.startswith("gvcc:") else 1.4, zorder=2,
+                [p.bits_per_pixel for p in curve if p.clips == clips],
+                [p.value for p in curve if p.clips == clips], color=colour,
+                linewidth=2.2 if name.startswith("gvcc:") else 1.4, zorder=2,
             )  # fmt: skip
+            axes.plot([], [], f"{marker}-", color=colour, label=name)  # for the legend
             for p in curve:
                 face = colour if p.clips == clips else "white"
                 axes.plot(p.bits_per_pixel, p.value, marker, color=colour, markerfacecolor=face,

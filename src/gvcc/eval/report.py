@@ -44,6 +44,20 @@ class Results:
         """Codec -> its cells."""
         return {c["codec"]: c["cells"] for c in self.codecs}
 
+    def clips(self) -> list[dict[str, Any]]:
+        """What is known of the clips: `name`, `frames`, `width`, `height`, `fps`, and `hz`, which
+        is `fps` as a number. What the setup lacks, as a cell failed, comes from another cell."""
+        found = []
+        for clip in self.setup["clips"]:
+            known = [
+                clip,
+                *(c for r in self.codecs for c in r["cells"] if c["clip"] == clip["name"]),
+            ]
+            out = {k: next((c[k] for c in known if c.get(k) is not None), None)
+                   for k in ("frames", "width", "height", "fps")}  # fmt: skip
+            found.append({"name": clip["name"], **out, "hz": _hertz(out["fps"])})
+        return found
+
     def original(self, clip: str) -> Path | None:
         """The original of a clip as a video file, if it is there."""
         return _inside(self.folder, f"media/original/{clip}.mp4")
@@ -170,7 +184,7 @@ def _data(results: Results) -> dict[str, Any]:
         "rates": setup["rates"],
         "codecs": [{k: c.get(k) for k in ("codec", "prior", "command", "notes", "size_rule")}
                    for c in results.codecs],
-        "clips": [{**c, "hz": hertz(c.get("fps"))} for c in clips],
+        "clips": results.clips(),
         "metrics": [dataclasses.asdict(m) for m in metrics],
         "cells": [
             {"codec": i, "clip": number[c["clip"]], **{k: c[k] for k in _CELL if k in c}}
@@ -182,7 +196,7 @@ def _data(results: Results) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def hertz(fps: str | float | None) -> float | None:
+def _hertz(fps: str | float | None) -> float | None:
     """Frames a second of "30000/1001"."""
     above, _, below = str(fps or 0).partition("/")
     return float(above) / float(below or 1) or None

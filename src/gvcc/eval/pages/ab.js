@@ -54,7 +54,7 @@ async function next() {
   Object.assign(at("progress"), { value: done, max: study.trials.length });
   sync.at = 0;
   try {
-    await sync.load([trial.original, trial.first, trial.second].map((id) => videoUrl(id)), trial.hz || 25, trial.frames || 1);
+    await sync.load([trial.original, trial.first, trial.second].map((id) => videoUrl(id)), trial.hz || 25, trial.frames);
   } catch (error) {
     at("problem").textContent = `${error.message}; please use another browser. Your answers so far are kept.`;
     return screen("problem");

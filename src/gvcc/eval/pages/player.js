@@ -10,7 +10,8 @@ class Player {
     this.sync = new Sync([this.a, this.b], (n) => this.show(n));
     this.profile = new Plot(at("profile-plot"), {
       title: "Change from each frame to the next", height: 170, xLabel: "frame", whole: true, zero: true,
-      pick: (x) => this.jump(x),
+      from: 1,
+      pick: (x) => this.jump(x - 1),
       tell: (_, point, all) => [`frame ${point.x}`, ...all.map((s) => {
         const p = s.points.find((q) => q.x === point.x);
         return `${s.name}: ${p ? num(p.y, 3) : "–"}`;
@@ -117,7 +118,7 @@ class Player {
     if (width && height) at("stage").style.setProperty("--shape", width / height);
     try {
       const urls = [this.pair.a, this.pair.b].map((s) => videoUrl(s.video, data.links));
-      if (!await this.sync.load(urls, hz || 25, frames || 1)) return;
+      if (!await this.sync.load(urls, hz || 25, frames)) return;
       at("stage").style.setProperty("--shape", this.a.videoWidth / this.a.videoHeight);
     } catch (error) {
       this.message(error.message);
@@ -133,12 +134,10 @@ class Player {
 
   /** Labels, numbers and profile of what is shown. */
   tell() {
-    const { a, b, clip } = this.pair;
-    const frames = this.data.clips[clip].frames || 1;
+    const { a, b } = this.pair;
     at("tag-a").textContent = `A ${a.name}`;
     at("tag-b").textContent = `B ${b.name}`;
     this.divider.setAttribute("aria-label", `Divider: left of it ${a.name}, right of it ${b.name}`);
-    at("frame").max = frames - 1;
     const both = [a, b];
     const row = (name, get, unit = "") => el("tr", null, el("th", { scope: "row" }, name, unit && el("small", null, ` ${unit}`)),
       ...both.map((s) => el("td", null, s.cell && s.cell.status === "ok" ? get(s.cell) : s.cell ? "failed" : "")));
@@ -149,12 +148,12 @@ class Player {
     table.replaceChildren(table.caption, el("thead", null, el("tr", null, el("td"),
       ...both.map((s, i) => el("th", { scope: "col" }, el("span", { class: "letter" }, "AB"[i]), ` ${s.name}`)))),
     el("tbody", null, row("Size", (c) => bytes(c.bytes)), row("Rate", (c) => num(c.bits_per_pixel), "bits/pixel"),
-      row("", (c) => num(c.kbps), "kbit/s"),
+      row("Rate", (c) => num(c.kbps), "kbit/s"),
       row("Encode", (c) => num(c.encode_s, 3), "s"), row("Decode", (c) => num(c.decode_s, 3), "s"),
       this.psnr, ...metrics.map((m) => row(m.label, (c) => num(c.metrics[m.name]), m.unit))));
     const lines = [];
     const known = both.find((s) => s.cell && s.cell.profile);
-    const points = (values) => (values || []).map((y, i) => ({ x: i + 1, y }));
+    const points = (values) => (values || []).map((y, i) => ({ x: i + 2, y }));
     if (known) lines.push({ name: "original", colour: "var(--ink)", dash: "5 4", width: 1.5, points: points(known.cell.profile.change_source) });
     for (const s of both) if (s.cell && s.cell.profile && !lines.some((l) => l.name === s.name))
       lines.push({ name: s.name, colour: colour(s.codec), width: 2, points: points(s.cell.profile.change) });
@@ -162,16 +161,17 @@ class Player {
     at("profile-legend").replaceChildren(...lines.map((l) => el("span", { class: "key" },
       svg("svg", { width: 22, height: 8, "aria-hidden": "true" }, svg("path", { d: "M0,4H22", stroke: l.colour,
         "stroke-width": 2, "stroke-dasharray": l.dash })), l.name)));
-    this.show(Math.min(this.sync.at, frames - 1));
+    this.show(this.sync.at);
   }
 
   /** What changes with the frame. */
   show(n) {
-    const total = this.data.clips[this.pair.clip].frames || 1;
+    const total = this.sync.frames;
+    at("frame").max = total - 1;
     at("frame").value = n;
     at("frame").setAttribute("aria-valuetext", `frame ${n + 1} of ${total}`);
     at("counter").textContent = `frame ${n + 1} of ${total}`;
-    this.profile.cursor(n);
+    this.profile.cursor(n + 1);
     [this.pair.a, this.pair.b].forEach((s, i) => {
       const values = s.cell && s.cell.profile && s.cell.profile.psnr_db;
       this.psnr.cells[i + 1].textContent = values ? num(values[n]) : "";
@@ -213,7 +213,7 @@ class Player {
     const on = at("difference").hidden;
     const was = this.sync.playing;
     if (was) await this.sync.pause();
-    at("difference").hidden = !on;
+    at("difference").hidden = at("gain-label").hidden = !on;
     at("show-difference").setAttribute("aria-pressed", on);
     at("stage").classList.toggle("differs", on);
     this.sync.exact = on; // of running videos it would be of two different frames

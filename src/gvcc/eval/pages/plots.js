@@ -96,6 +96,7 @@ class Plot {
       return [low - pad, high + pad];
     };
     const xs = points.map((p) => scale(p.x));
+    if (this.options.from !== undefined) xs.push(this.options.from);
     const [x0, x1] = range(xs, log ? 0.06 : 0);
     let [y0, y1] = range(points.map((p) => p.y), 0.08);
     if (this.options.zero) y0 = 0;
@@ -117,7 +118,8 @@ class Plot {
     this.canvas.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 5,
       "text-anchor": "middle", class: "axis" }, this.options.xLabel));
     for (const s of this.series) {
-      const path = s.points.map((p, i) => `${i ? "L" : "M"}${this.x(p.x)},${this.y(p.y)}`).join("");
+      // A mean over other clips is not a point of the curve.
+      const path = s.points.filter((p) => !p.hollow).map((p, i) => `${i ? "L" : "M"}${this.x(p.x)},${this.y(p.y)}`).join("");
       this.canvas.append(svg("path", { d: path, fill: "none", stroke: s.colour, "stroke-width": s.width,
         "stroke-linejoin": "round", "stroke-dasharray": s.dash }));
       if (s.shape) for (const p of s.points)

@@ -4,13 +4,14 @@ function facts(data) {
   const clips = data.clips.length, ok = data.cells.filter((c) => c.status === "ok").length;
   const priors = [...new Set(data.codecs.map((c) => c.prior).filter(Boolean))];
   const fact = (name, value) => el("div", null, el("dt", null, name), el("dd", null, value));
-  at("heading").textContent = `Set ${data.set}`;
+  const many = data.codecs.length;
+  at("heading").textContent = `${many} codec${many > 1 ? "s" : ""} on the set ${data.set}`;
   at("facts").append(fact("Measured", data.date), fact("Clips", data.about.split(", ").slice(1).join(", ")),
-    fact("Codecs", String(data.codecs.length)), fact("Rates, bits/pixel", data.rates.map(short).join(", ")),
+    fact("Rates, bits/pixel", data.rates.map(short).join(", ")),
     fact("Prior", priors.join(", ") || "none"), fact("Results", `${ok} of ${data.cells.length}`));
   const notices = [];
   if (priors.some((p) => p.split(":")[0] === "nano")) notices.push(
-    "The prior is nano. nano is a small embedded prior; nothing here says anything of Wan.");
+    "The prior is nano: nano is a small embedded prior; nothing here says anything of Wan.");
   if (ok < data.cells.length) notices.push(el("a", { href: "#failures" },
     `${data.cells.length - ok} of ${data.cells.length} results failed; their messages are below.`));
   if (!data.embedded) notices.push("The videos are too large to be in this page: " +
@@ -57,7 +58,7 @@ function ratePlots(data) {
       hollow ||= series.some((s) => s.points.some((p) => p.hollow));
       plot.draw(series);
     }
-    at("hollow").textContent = hollow ? "A hollow mark is the mean of fewer clips than the others: it does not compare with them." : "";
+    at("hollow").textContent = hollow ? "A hollow mark, off its line, is the mean of fewer clips than the others: it does not compare with them." : "";
   }
 
   at("legend").append(...data.codecs.map((c, i) => el("button", { class: "chip", "aria-pressed": "true",

@@ -19,14 +19,15 @@ class Sync {
     videos[0].addEventListener("ended", () => this.again());
   }
 
-  /** Load one URL for each video; false if another load began meanwhile. Rejects if one fails. */
+  /** Load one URL for each video; false if another load began meanwhile. Rejects if one fails.
+      Without `frames` their number follows from the duration. */
   async load(sources, hz, frames) {
     const mine = ++this.loads;
     this.stop();
     this.ready = false;
     if (this.seeking) await this.seeking;
     if (mine !== this.loads) return false;
-    Object.assign(this, { hz, frames });
+    this.hz = hz;
     await Promise.all(this.videos.map((video, i) => new Promise((resolve, reject) => {
       video.onloadeddata = resolve;
       video.onerror = () => reject(new Error("this browser cannot play the video (H.264 in MP4)"));
@@ -34,8 +35,9 @@ class Sync {
       video.load();
     })));
     if (mine !== this.loads) return false;
+    this.frames = frames || Math.max(1, Math.round(this.videos[0].duration * hz));
     this.ready = true;
-    await this.seek(Math.min(this.at, frames - 1));
+    await this.seek(Math.min(this.at, this.frames - 1));
     return mine === this.loads;
   }
 

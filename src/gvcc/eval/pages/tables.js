@@ -28,12 +28,13 @@ function sortable(caption, columns, rows) {
 function numberTables(data, player) {
   const name = (r) => data.codecs[r.codec].codec;
   const plain = (head, key, shown = num) => [head, (r) => r[key], (r) => shown(r[key]), true];
+  const brief = (v) => num(v, 3);
   const has = (r, m) => (r.metrics ? r.metrics[m] : null);
   const columns = [
     ["codec", name, (r) => el("button", { class: "row", title: "Show in the player",
       onclick: () => player.open(r.clip, r.codec, r.rate) }, swatch(r.codec), name(r)), false],
     plain("asked", "rate", short), plain("bits/pixel", "bits_per_pixel"), plain("bytes", "bytes"),
-    plain("kbit/s", "kbps"), plain("encode, s", "encode_s"), plain("decode, s", "decode_s"),
+    plain("kbit/s", "kbps"), plain("encode, s", "encode_s", brief), plain("decode, s", "decode_s", brief),
     ...data.metrics.map((m) => [m.unit ? `${m.label}, ${m.unit}` : m.label, (r) => has(r, m.name),
       (r) => num(has(r, m.name)), true]),
   ];
