@@ -102,10 +102,8 @@ def test_all_trials_by_keyboard(page, key, written, tmp_path):
 
 def test_clips_run_together_and_again(page):
     begin(page, "a")
-    times = "[...document.querySelectorAll('video')].map((v) => v.currentTime)"
-    page.wait("sync.at >= 4")
-    now = page.js(times)
-    assert max(now) - min(now) < 0.12
+    page.js("times = () => clips.map((v) => v.currentTime)")
+    page.wait("sync.at >= 3 && Math.max(...times()) - Math.min(...times()) < 0.08")
     page.wait("sync.at >= 7")
     page.wait("sync.at <= 2")
     assert page.js("document.querySelectorAll('video').length") == 3

@@ -230,12 +230,15 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
     end = time.monotonic()
     t, h, w, _ = video.frames.shape
     names = [n for n in job.metrics if n not in every.SET_NAMES]
-    found = every.measure(
-        video.frames, shown, video.fps, job.device, names if job.metrics else None
-    )
+    device = job.device
+    if device == "auto":  # the metrics' networks are at home on either
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = every.measure(video.frames, shown, video.fps, device, names if job.metrics else None)
     features = b""
     if not job.metrics or set(job.metrics) & set(every.SET_NAMES):
-        features, reason = _features(video.frames, shown, job.device)
+        features, reason = _features(video.frames, shown, device)
         found.not_computed.update(dict.fromkeys(every.SET_NAMES, reason) if reason else {})
     cell = {
         "codec": job.codec, "clip": job.source.name, "rate": rate, "status": "ok",

@@ -85,7 +85,7 @@ function bdTables(data) {
   }
   const pick = el("select", null, ...tables.map((t, i) => el("option", { value: i }, t.label)));
   const held = el("div");
-  const percent = (v) => `${v > 0 ? "+" : ""}${short(Number(v.toFixed(1)))} %`;
+  const percent = (v) => `${v > 0 ? "+" : ""}${v.toFixed(1).replace("-", "−")} %`;
   function show() {
     const t = tables[pick.value], notes = [];
     const cell = (i, j) => {
