@@ -47,7 +47,7 @@ $(TESTABLE): $(INSTALLED)
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 torch-fidelity==0.4.0
 	@test -n "$$GVCC_NO_BROWSER" || command -v chromium >/dev/null || { \
-	  echo "installing chromium"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "installing chromium"; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "chromium is missing, and the tests of pages will fail: install it, or set GVCC_NO_BROWSER=1" >&2
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_it_fits_the_screen(page, width, height):
 
 
 # -- without a browser ------------------------------------------------------------------------
+
+
+def test_the_key_says_what_is_shown(folder, written, key):
+    """The videos in the page are those of the codecs that the key names."""
+    source = written.read_text()
+    told = json.loads(source.split('id="data">')[1].split("</script>")[0])
+
+    def embedded(name: str) -> bytes:
+        return base64.b64decode(source.split(f'id="{name}">')[1].split("</script>")[0])
+
+    assert len(told["trials"]) == 2
+    for trial in told["trials"]:
+        says = key["trials"][trial["id"]]
+        original = folder / f"media/original/{says['clip']}.mp4"
+        assert embedded(trial["original"]) == original.read_bytes()
+        for side in ("first", "second"):
+            name = says[side].replace(":", "_")
+            path = folder / f"media/{name}/{says['clip']}-0.1.mp4"
+            assert embedded(trial[side]) == path.read_bytes()
 
 
 def test_seed_decides(folder, tmp_path):

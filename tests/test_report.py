@@ -128,6 +128,7 @@ def test_play_runs_both_together_and_again(page):
     page.key(" ")
     page.wait("player.sync.at >= 3 && document.querySelector('#video-b').currentTime > 0.08")
     assert page.text("#play") == "Pause"
+    assert page.js("[player.a.paused, player.b.paused]") == [False, False]
     page.wait("player.sync.playing && Math.abs(player.a.currentTime - player.b.currentTime) < 0.08")
     page.wait("player.sync.at >= 7")
     page.wait("player.sync.at <= 2")
@@ -244,6 +245,11 @@ def test_tables_sort_and_lead_to_the_player(page):
     page.js("document.querySelectorAll('#tables details')[1].open = true")
     page.wait("document.querySelectorAll('#tables table').length === 2")
     assert "needs alexnet.pth" in page.text("#tables-body")
+    for _ in range(2):  # what failed has no size, and stands last both ways
+        page.click("#tables details:nth-of-type(2) thead th:nth-child(4) button")
+        rows = page.js("[...document.querySelectorAll('#tables details:nth-of-type(2) tbody tr')]"
+                       ".map((r) => r.className)")  # fmt: skip
+        assert rows == ["", "", "", "failed"]
 
 
 def test_profile_follows_and_leads(page):

@@ -134,23 +134,24 @@ def sweep(
 @app.command()
 def ab(
     folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
-    page: Annotated[Path, typer.Option("--out", help="The page; the key lies beside the "
-        "results, in ab-key.json.")] = Path("ab.html"),
+    page: Annotated[Path, typer.Option("--out", help="The page; the key goes beside it, "
+        "into ab-key.json: keep that from viewers.")] = Path("ab.html"),
     pairs: Annotated[str | None, typer.Option(metavar="A/B,...",
         help="Pairs of codecs; default: all.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Bits per pixel; default: all rates.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Bits per pixel; default: the middle one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
 ) -> None:  # fmt: skip
     """Make a page on which viewers choose between two codecs, names hidden; they send back a JSON
     file."""
     from gvcc.eval import ab as choice
 
-    asked = None
+    asked: list[tuple[str, str]] | None = None
     if pairs is not None:
-        asked = [tuple(p.split("/")) for p in pairs.split(",")]
-        if any(len(p) != 2 for p in asked):
+        parts = [p.split("/") for p in pairs.split(",")]
+        if any(len(p) != 2 for p in parts):
             raise ConfigError(f"{pairs!r}: expected A/B,C/D")
-    say(str(choice.write(folder, page, seed, asked, rate)))  # type: ignore[arg-type]
+        asked = [(a, b) for a, b in parts]
+    say(str(choice.write(folder, page, seed, asked, rate)))
 
 
 @app.command("ab-report")
@@ -175,9 +176,12 @@ def _show_shares(found: dict[str, Any]) -> None:
     heads = ("won", "of", "share", "95 %", "p")
     table = Table("pair", *(Column(h, justify="right") for h in heads))
     for r in found["pairs"]:
-        low, high = r["interval"]
-        table.add_row(f"{r['a']} over {r['b']}", str(r["wins"]), str(r["n"]), f"{r['share']:.0%}",
-                      f"{low:.0%} to {high:.0%}", f"{r['p_value']:.3g}")  # fmt: skip
+        first, second = r["pair"]
+        shares = ["-", "-", "-"]
+        if r["n"]:
+            low, high = r["interval"]
+            shares = [f"{r['share']:.0%}", f"{low:.0%} to {high:.0%}", f"{r['p_value']:.3g}"]
+        table.add_row(f"{first} over {second}", str(r["wins"][0]), str(r["n"]), *shares)
     out.print(table)
 
 

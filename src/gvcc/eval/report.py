@@ -26,7 +26,7 @@ from gvcc.eval import plots
 
 _SCRIPTS = ("dom.js", "sync.js", "plots.js", "player.js", "tables.js", "report.js")
 _CELL = ("rate", "status", "error", "bytes", "bits_per_pixel", "kbps", "encode_s", "decode_s",
-         "quality", "metrics", "not_computed", "profile")  # fmt: skip
+         "metrics", "not_computed", "profile")  # fmt: skip
 """What the page shows of a cell; a results file may hold more."""
 
 
