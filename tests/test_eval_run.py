@@ -268,3 +268,29 @@ def test_bd_rates_of_a_run_turn_metrics_that_are_better_when_lower() -> None:
     assert bd.curves([cell], "dists") == {"a": [(0.1, -0.2)]}
     assert bd.curves([cell], "vmaf") == {"a": [(0.1, 60.0)]}
     assert bd.curves([cell], "lpips_alex") == {}
+
+
+def test_viewers_choose_on_a_page_and_their_answers_are_counted(
+    run: Run, clips: Path, tmp_path: Path
+) -> None:
+    out, page = tmp_path / "r", tmp_path / "ab.html"
+    done = run("eval", clips / "one.mkv", "--out", out, "--codecs", "vp9,x264", "--rates", "0.5",
+               "--own-size", "--metrics", "psnr_rgb_db")  # fmt: skip
+    assert done.code == 0, done.err
+    assert run("eval", "ab", out, "--out", page, "--pairs", "vp9").code == 2
+    done = run("eval", "ab", out, "--out", page, "--pairs", "vp9/x264")
+    assert done.code == 0 and page.exists() and "vp9" not in page.read_text()
+    key = json.loads((tmp_path / "ab-key.json").read_text())
+    ((trial, sides),) = key["trials"].items()
+    answers = tmp_path / "a.json"
+    answers.write_text(json.dumps({
+        "format": "gvcc-ab-answers/1", "experiment": key["experiment"],
+        "participant": "p", "started": "2026-01-01T00:00:00Z", "answers": [
+            {"trial": trial, "choice": 1, "ms": 900}],
+    }))  # fmt: skip
+    done = run("eval", "ab-report", answers, "--key", tmp_path / "ab-key.json")
+    assert done.code == 0, done.err
+    won = int(sides["first"] == "vp9")
+    assert f"{100 * won}%" in done.out.decode() and "vp9 over x264" in done.out.decode()
+    done = run("eval", "ab-report", answers, "--key", tmp_path / "ab-key.json", "--json")
+    assert json.loads(done.out)["pairs"][0]["wins"] == [won, 1 - won]

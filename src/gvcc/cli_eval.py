@@ -138,7 +138,8 @@ def ab(
         "into ab-key.json: keep that from viewers.")] = Path("ab.html"),
     pairs: Annotated[str | None, typer.Option(metavar="A/B,...",
         help="Pairs of codecs; default: all.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Bits per pixel; default: the middle one.")] = None,
+    rate: Annotated[float | None, typer.Option(
+        help="Bits per pixel; default: the middle one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
 ) -> None:  # fmt: skip
     """Make a page on which viewers choose between two codecs, names hidden; they send back a JSON
