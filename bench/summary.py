@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nano_plot
 import numpy as np
+import summary_eval
 import summary_free
 import summary_models
 import summary_modes
@@ -136,6 +137,8 @@ def rate_distortion() -> str:
 
 
 SECTIONS = {
+    summary_eval.larger: {"eval_256"},
+    summary_eval.quick: {"eval_quick"},
     summary_modes.modes: {"modes"},
     summary_modes.chain: {"chain"},
     summary_modes.references: {"stills", "residual", "shares"},

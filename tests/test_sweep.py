@@ -153,7 +153,6 @@ def test_a_whole_sweep(
 
 def test_it_goes_on_where_it_was_broken_off(
     small: None, sources: list[Source], prior: GaussPrior, made: list[Any], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def broken(name: str, done: int, total: int) -> None:
         if done == 3:
@@ -226,7 +225,6 @@ def test_the_pictures_have_the_means_and_the_published_points(
 
 def test_the_command(
     run: Run, small: None, sources: list[Source], made: list[Any], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     out, clip = tmp_path / "s", sources[0].path
     command = ("eval", "sweep", clip, "--out", out, "--prior", "gauss", "--frames", "5",

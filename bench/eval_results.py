@@ -1,0 +1,32 @@
+"""The results of `gvcc eval` as one file -> docs/results/eval_<name>.json.
+
+    gvcc eval ../shared/data/eval/*.mp4 --preset quick --out report
+    python bench/eval_results.py report quick
+
+Profiles of single frames and the clips stay in the report's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from common import RESULTS
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("name")
+    args = parser.parse_args()
+    setup = json.loads((args.folder / "setup.json").read_text())
+    codecs = []
+    for path in sorted((args.folder / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        for cell in result["cells"]:
+            for name in ("profile", "video", "size_rule"):
+                cell.pop(name, None)
+        codecs.append(result)
+    out = {"setup": setup, "bd": json.loads((args.folder / "bd.json").read_text()),
+           "codecs": codecs}  # fmt: skip
+    (RESULTS / f"eval_{args.name}.json").write_text(json.dumps(out, indent=1) + "\n")
