@@ -27,9 +27,9 @@ if __name__ == "__main__":
     rows = json.loads((RESULTS / "anchors.json").read_text())["rows"]
     for name in ("x265", "svt-av1", "vvenc"):
         (row,) = (r for r in rows if (r["codec"], r["clip"], r["target_bpp"]) == (name, CLIP, BPP))
-        anchor, given = CODECS[name], fields(video) | {"quality": row["quality"]}
+        anchor, given = CODECS[name], fields(video.frames, video.fps) | {"quality": row["quality"]}
         stream = ffmpeg(anchor.command, video.frames.tobytes(), **given)
-        back = rgb(video, ffmpeg(DECODE, stream, form=anchor.form))
+        back = rgb(video, ffmpeg(DECODE, stream, form=anchor.form, crop="null"))
         tiles.append((f"{name}, {len(stream)} bytes", back[-1]))
     h, w, _ = video.frames[-1].shape
     sheet = Image.new("RGB", (3 * w, 2 * (h + 14)), "white")

@@ -1,7 +1,8 @@
 """The codecs that people would use instead, through the ffmpeg of imageio-ffmpeg.
 
 Slow presets, tuned for PSNR, 10 bit, one closed GOP with its only keyframe first. A file of a given
-size is the one, over all quality settings, whose size is nearest in ratio.
+size is the one whose size is nearest in ratio, of those that a search over the quality settings
+comes by (encoders are not quite monotone).
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ MOST = 12  # encodes of one clip at one rate
 FLAGS = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 RAW_RGB = "-f rawvideo -pix_fmt rgb24 -video_size {width}x{height} -framerate {fps} -i -"
 FORMAT = "yuv420p10le"
-TO_YUV = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS},format={FORMAT}"
+# Most encoders refuse odd sizes: the last column and row are doubled, and cut off again.
+EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,fillborders=right={odd_width}:bottom={odd_height}:mode=smear"
+TO_YUV = (
+    f"-vf {EVEN},scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS},"
+    f"format={FORMAT}"
+)
 TO_RGB = f"-vf scale=in_range=limited:out_range=full:in_color_matrix=bt709:{FLAGS},format=rgb24"
 # passthrough: the clocks that ffmpeg makes up for a raw stream must not drop or double frames.
-DECODE = f"-f {{form}} -i - -fps_mode passthrough {TO_RGB} -f rawvideo -"
+DECODE = f"-f {{form}} -i - -fps_mode passthrough {TO_RGB},{{crop}} -f rawvideo -"
 CONVERTED = f"-f rawvideo -pix_fmt {FORMAT} -video_size {{width}}x{{height}} -i -"
 SIZE_RULE = (
     "bytes of the elementary stream (H.264, HEVC and VVC Annex B with start codes, AV1 "
@@ -121,7 +127,8 @@ def ffmpeg(command: str, data: bytes, **fields: Any) -> bytes:
 
 def fields(frames: Pictures, fps: Fraction) -> dict[str, Any]:
     """What the commands ask for of a clip."""
-    return {"width": frames.shape[2], "height": frames.shape[1], "fps": fps}
+    h, w = frames.shape[1:3]
+    return {"width": w, "height": h, "fps": fps, "odd_width": w % 2, "odd_height": h % 2}
 
 
 def guess(codec: Baseline, sizes: dict[int, int], target: float) -> int:
@@ -137,15 +144,19 @@ def guess(codec: Baseline, sizes: dict[int, int], target: float) -> int:
     large = max((q for q, size in sizes.items() if size > target), default=None)
     small = min((q for q, size in sizes.items() if size <= target), default=None)
     if large is None or small is None:
-        slope = codec.slope
+        # From the end of what is known, not from `near`: of equal sizes that is any.
+        end, slope, least = (max if small is None else min)(sizes), codec.slope, 1
         if len(sizes) > 1:
-            a, b = sorted(sorted(sizes, key=lambda q: abs(q - near))[:2])
+            a, b = sorted(sorted(sizes, key=lambda q: abs(q - end))[:2])
             slope = max(math.log2(sizes[a] / sizes[b]) / (b - a), slope / 4)
-        step = round(math.log2(sizes[near] / target) / slope) or (1 if small is None else -1)
-        return min(max(near + step, codec.best), codec.worst)
+            least = 2 * (b - a) if sizes[a] <= sizes[b] else 1  # over a plateau ever faster
+        step = max(least, round(abs(math.log2(sizes[end] / target)) / slope))
+        return min(max(end + (step if small is None else -step), codec.best), codec.worst)
     if small - large < 2:
         return near
     part = math.log(sizes[large] / target) / math.log(sizes[large] / sizes[small])
+    if len(sizes) % 3 == 2:  # a cliff would make the line's steps ever shorter
+        part = 0.5
     return min(max(large + round(part * (small - large)), large + 1), small - 1)
 
 
@@ -181,7 +192,9 @@ class Coded:
 
     def decoded(self, stream: bytes) -> Pictures:
         """The pictures in a stream; MediaError if they are not as many as went in."""
-        raw = ffmpeg(DECODE, stream, form=self.codec.form)
+        _, h, w, _ = self.frames.shape
+        crop = f"crop={w}:{h}:0:0:exact=1"
+        raw = ffmpeg(DECODE, stream, form=self.codec.form, crop=crop)
         if len(raw) != self.frames.size:
             each = self.frames[0].size
             raise MediaError(f"{len(raw) / each:g} frames came out, {len(self.frames)} went in")

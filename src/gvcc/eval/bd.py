@@ -53,6 +53,8 @@ def bd_rate(anchor: Curve, test: Curve, method: str = "pchip") -> tuple[float | 
     least = 5 if method == "akima" else 2
     if min(map(len, curves)) < least:
         return None, [*said, f"fewer than {least} points"]
+    if min(c[0][0] for c in curves) <= 0:  # has no logarithm
+        return None, [*said, "not a finite number"]
     (low_a, high_a), (low_t, high_t) = ((c[0][1], c[-1][1]) for c in curves)
     shared = min(high_a, high_t) - max(low_a, low_t)
     if shared <= 0:

@@ -14,6 +14,7 @@ from gvcc.errors import ConfigError, unknown
 from gvcc.eval.cells import Source
 
 _SUFFIXES = (".yuv", ".y4m", ".mp4", ".mkv", ".mov", ".webm")
+_TEN_BITS = re.compile(r"10 ?bit|10le", re.I)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def find(name: str, folder: Path, frames: int | None, height: int | None) -> lis
     if not folder.is_dir():
         raise ConfigError(f"data set {name}: {folder} is no folder")
     chosen = SETS[name]
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    files = sorted((p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES), key=_order)
     found, missing = [], []
     for sequence, fps in chosen.names.items():
         at = next((p for p in files if _is(p, sequence, chosen.size)), None)
@@ -74,7 +75,7 @@ def find(name: str, folder: Path, frames: int | None, height: int | None) -> lis
         raw = None
         if at.suffix.lower() == ".yuv":
             w, h = _size(at) or chosen.size
-            pixels = "yuv420p10le" if re.search(r"10 ?bit|10le", at.name, re.I) else chosen.pixels
+            pixels = "yuv420p10le" if _TEN_BITS.search(at.name) else chosen.pixels
             raw = (w, h, pixels, f"{_rate(at) or fps:g}")
         found.append(Source(sequence, str(at), frames or chosen.frames, height, raw))
     if missing:
@@ -85,10 +86,15 @@ def find(name: str, folder: Path, frames: int | None, height: int | None) -> lis
     return found
 
 
+def _order(path: Path) -> tuple[int, bool, Path]:
+    """Of two files of a sequence the raw one before a coded one, and that of 8 bits."""
+    return _SUFFIXES.index(path.suffix.lower()), bool(_TEN_BITS.search(path.name)), path
+
+
 def _is(path: Path, sequence: str, size: tuple[int, int]) -> bool:
     """Whether a file is a sequence; of two with one name that of the set's own size."""
     stem = path.stem.lower()
-    if not re.match(rf"{re.escape(sequence.lower())}\d?(?![a-z0-9])", stem):
+    if not re.match(rf"{re.escape(sequence.lower())}(?:(?<!\d)\d)?(?![a-z0-9])", stem):
         return False
     own = _size(path)
     return own is None or own == size
@@ -103,7 +109,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 def _rate(path: Path) -> float | None:
     """Frames a second as many names have them: _120fps, or the number after the size."""
     found = re.search(r"(\d+(?:\.\d+)?) ?fps", path.name, re.I) or re.search(
-        r"\d{3,4}x\d{3,4}_(\d{2,3})(?!\d)", path.name
+        r"\d{3,4}x\d{3,4}_(?!4(?:20|22|44)(?!\d))(\d{2,3})(?!\d|bit)", path.name, re.I
     )
     return float(found[1]) if found else None
 

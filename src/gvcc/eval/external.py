@@ -47,6 +47,24 @@ class Adapter:
     qualities: tuple[float, ...]
     pixels: str = "yuv420p"
 
+    def __post_init__(self) -> None:
+        """ValueError for what cannot be run."""
+        if not self.qualities:
+            raise ValueError("qualities are empty")
+        given = dict.fromkeys(("frames", "height", "width", "fps"), 1)
+        paths = dict.fromkeys(("source", "coded", "decoded"), Path("a"))
+        for command in (self.encode, self.decode):
+            if not arguments(command, quality=self.qualities[0], **given, **paths):
+                raise ValueError("a command is empty")
+
+
+def arguments(command: str, **fields: Any) -> list[str]:
+    """The words of a command; what fills a field stays one word. ValueError for an unknown one."""
+    try:
+        return [word.format(**fields) for word in shlex.split(command)]
+    except (KeyError, IndexError, AttributeError) as e:
+        raise ValueError(f"{command!r}: fields are {', '.join(fields)}, not {e}") from None
+
 
 @lru_cache(maxsize=4)
 def load(path: str) -> dict[str, Adapter]:
@@ -58,7 +76,7 @@ def load(path: str) -> dict[str, Adapter]:
         }
     except OSError as e:
         raise ConfigError(f"adapters {path}: {e.strerror}") from None
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError) as e:
         raise ConfigError(f"adapters {path}: {e}") from None
 
 
@@ -78,14 +96,16 @@ class Coded:
         return Path(self._work.name) / name
 
     def _run(self, command: str, **more: Any) -> None:
-        arguments = shlex.split(command.format(**self._about, **more))
+        words = arguments(command, **self._about, **more)
         try:
-            run = subprocess.run(arguments, capture_output=True, text=True, timeout=_LONGEST)
+            run = subprocess.run(words, capture_output=True, timeout=_LONGEST)
         except OSError as e:
-            raise MediaError(f"{arguments[0]}: {e.strerror}") from None
+            raise MediaError(f"{words[0]}: {e.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise MediaError(f"{words[0]} took more than {_LONGEST} s") from None
         if run.returncode:
-            said = run.stderr.strip().splitlines() or ["it said nothing"]
-            raise MediaError(f"{arguments[0]} ended with {run.returncode}: {said[-1]}")
+            said = run.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise MediaError(f"{words[0]} ended with {run.returncode}: {said[-1]}")
 
     def __call__(self, rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
         if not self.sizes:
@@ -102,6 +122,7 @@ class Coded:
             self.video.frames.tobytes(), **baselines.fields(self.video.frames, self.video.fps),
         )  # fmt: skip
         self._path("source.yuv").write_bytes(raw)
+        sizes = {}
         for i, q in enumerate(self.adapter.qualities):
             coded = self._path(f"coded{i}")
             self._run(self.adapter.encode, quality=q, coded=coded)
@@ -109,9 +130,11 @@ class Coded:
             size = sum(p.stat().st_size for p in files)
             if not size:
                 raise MediaError(f"the encoder left nothing at {coded.name}")
-            self.sizes[i] = size
+            sizes[i] = size
+        self.sizes = sizes  # only whole: the next rate tries again what failed
 
     def _decoded(self, index: int) -> Pictures:
+        self._path("decoded.yuv").unlink(missing_ok=True)
         self._run(self.adapter.decode, coded=self._path(f"coded{index}"),
                   quality=self.adapter.qualities[index])  # fmt: skip
         t, h, w, _ = self.video.frames.shape

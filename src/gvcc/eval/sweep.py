@@ -26,7 +26,7 @@ from gvcc.rate import EncodeConfig
 
 # Values of each parameter; PSNR in dB as published where it was.
 PUBLISHED: dict[str, dict[float, float | None]] = {
-    "M": {4: None, 8: None, 16: None, 32: None, 64: 31.68, 128: None},
+    "M": {4: None, 8: None, 16: 30.48, 32: None, 64: 31.68, 128: None},
     "K": {256: None, 1024: 31.04, 4096: None, 16384: 31.68},
     "T": {5: 19.3, 10: None, 15: None, 20: 31.68, 30: 32.18},
     "g_scale": {2.0: 31.64, 3.0: 31.68, 5.0: 29.3, 8.0: 22.9},
@@ -100,6 +100,8 @@ def run(
             })  # fmt: skip
             write(path, json.dumps({"setup": setup, "rows": rows}, indent=1).encode())
     tell("plots", 1, 1)
+    own = {s.identity for s in sources}  # the file may have other clips and sizes, too
+    rows = [r for r in rows if r["study"] in names and r["source"] in own]
     plot(rows, [n for n in NAMES if n in names], prior.spec.id, folder)
     return rows
 
