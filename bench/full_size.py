@@ -80,7 +80,8 @@ def prior_of(name: str, config: dict[str, Any], device: str, folder: Path) -> An
     configurations and a tensor that stands for the weights."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-    made = {"transformer": config, "vae": {}}
+    made = {"transformer": config | {"_class_name": "WanTransformer3DModel"},
+            "vae": {"_class_name": "AutoencoderKLWan"}}  # fmt: skip
     for part, said in made.items():
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(said))

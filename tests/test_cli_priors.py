@@ -208,7 +208,7 @@ def test_prepare_keeps_what_is_made_once(run, made, cache, monkeypatch):
     assert re.fullmatch("[0-9a-f]{16}", report["digest"])
     assert done.err.splitlines() == [
         f"{T2V}: checking {made(T2V).name}",
-        f"{T2V}: the embedding of the empty prompt (a minute or more the first time)",
+        f"{T2V}: the embedding of the empty prompt (a minute or more if it is not there yet)",
         f"{T2V}: the autoencoder's sensitivity",
         f"{T2V}: ready, weights {report['digest']}",
     ]
@@ -230,7 +230,7 @@ def test_prepare_fetches_what_is_needed(run, made, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     done = run("priors", "prepare", T2V)
-    assert done.code == 0 and f"{T2V}: fetching {MODELS[T2V].hub} (about 15 GB" in done.err
+    assert done.code == 0 and f"{T2V}: fetching {MODELS[T2V].hub} (about 26 GB" in done.err
     assert run("priors", "prepare", T2V, "--from", "me/mine").code == 0
     assert [hub for hub, _ in asked] == [MODELS[T2V].hub, "me/mine"]
     assert {"model_index.json", "transformer/*", "vae/*", "text_encoder/*", "tokenizer/*"} <= {
@@ -358,3 +358,29 @@ def test_a_guidance_that_is_no_number(run, small, tmp_path):
     done = run("encode", small, "-o", tmp_path / "a.gvcc", "--guidance", "x")
     assert (done.code, done.out) == (2, b"")
     assert "Invalid value for '--guidance'" in " ".join(done.err.replace("│", " ").split())
+
+
+def test_prepare_refuses_weights_that_are_not_those_of_the_configuration(run, tmp_path):
+    folder = tiny_models.make(T2V, tmp_path)
+    at = folder / "transformer/config.json"
+    said = json.loads(at.read_text())
+    for layers, says in ((3, "does not hold the weights of its config.json: 27 tensors"),
+                         (1, "27 tensors are missing, too many or of another shape"),
+                         ("two", "config.json is damaged")):  # fmt: skip
+        at.write_text(json.dumps(said | {"num_layers": layers}))
+        done = run("priors", "prepare", T2V, "--weights", folder)
+        assert done.code == 2 and says in done.err and "ready" not in done.err, (layers, done.err)
+
+
+def test_prepare_refuses_shards_without_their_index(run, tmp_path):
+    folder = tiny_models.make(T2V, tmp_path)
+    at = folder / "transformer/diffusion_pytorch_model.safetensors"
+    at.rename(at.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+    done = run("priors", "prepare", T2V, "--weights", folder)
+    assert done.code == 2 and "shards without their index.json" in done.err
+
+
+def test_prepare_says_if_nothing_can_be_kept(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("GVCC_CACHE", "/proc/nope")
+    done = run("priors", "prepare", T2V, "--weights", tiny_models.make(T2V, tmp_path))
+    assert done.code == 2 and "the cache /proc/nope cannot be written" in done.err

@@ -101,11 +101,13 @@ def prepare(
     if weights is not None and hub is not None:
         raise ConfigError("give --weights or --from, not both")
     parts.need_packages(model)
+    store.check_writable()
     if weights is None:
         weights = (None if hub else store.known(model)) or _fetched(model, hub or model.hub)
     say(f"{name}: checking {weights}")
     prior: Any = priors.load(f"{name}:{weights}")
-    say(f"{name}: the embedding of the empty prompt (a minute or more the first time)")
+    prior.check()
+    say(f"{name}: the embedding of the empty prompt (a minute or more if it is not there yet)")
     _ = prior.text
     say(f"{name}: the autoencoder's sensitivity")
     sensitivities = prior.sensitivities
@@ -122,11 +124,13 @@ def _fetched(model: Model, hub: str) -> Path:
     from huggingface_hub import snapshot_download
 
     folders = (*model.parts, "text_encoder", "tokenizer", "scheduler", "image_processor")
-    say(f"{model.name}: fetching {hub} (about {model.gigabytes + 12:.0f} GB or more)")
+    say(f"{model.name}: fetching {hub} (about {model.gigabytes + 23:.0f} GB or more)")
     try:
         return Path(snapshot_download(
             hub, allow_patterns=["model_index.json", *(f"{f}/*" for f in folders)]
         ))  # fmt: skip
     except Exception as e:  # network, authentication, disk: the hub has an error class for each
-        raise ConfigError(f"{hub} cannot be fetched: {(str(e).splitlines() or [repr(e)])[0]}; with "
-                          "the weights in a folder: --weights FOLDER") from None  # fmt: skip
+        reason = (str(e).splitlines() or [repr(e)])[0].removeprefix("Got: ")
+        raise ConfigError(
+            f"{hub} cannot be fetched: {reason}; with the weights in a folder: --weights FOLDER"
+        ) from None

@@ -265,7 +265,7 @@ class Patches:
     def features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Features of all patches so far, [n, 2048] of the originals and of the decoded clips."""
         none = np.empty((0, 2048), np.float32)
-        a, b = (np.concatenate([none, *found]) for found in self._found)
+        a, b = (np.concatenate(found) if found else none for found in self._found)
         return a, b
 
     def result(self) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from gvcc.priors.settings import Settings
 class CogVideoXPrior(Diffusion):
     """A model of the CogVideoX family (1.0) in diffusers' layout."""
 
-    vae_class = "AutoencoderKLCogVideoX"
+    vae_class, network_class = "AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel"
     causal = False  # two latent frames at a time share the statistics of its normalisation
 
     def __init__(

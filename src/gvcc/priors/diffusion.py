@@ -27,7 +27,7 @@ class Diffusion:
     takes, in these frames, a path of its own from noise to them, which is what the network sees.
     """
 
-    vae_class = ""
+    vae_class = network_class = ""
     causal = True  # its decoder; see Spec
 
     def __init__(
@@ -108,6 +108,19 @@ class Diffusion:
     def decode(self, latent: Tensor) -> Tensor:
         """See priors.Prior."""
         return levels(self.render(latent))
+
+    def check(self) -> None:
+        """ConfigError unless the weights of networks and autoencoder are those of their
+        configurations, by name and shape."""
+        import diffusers
+
+        kinds = {"vae": self.vae_class} | dict.fromkeys(
+            ("transformer", "transformer_2"), self.network_class
+        )
+        for part in self.model.parts:
+            if part in kinds:
+                kind = getattr(diffusers, kinds[part])
+                parts.check_network(kind, self.model, self.folder, part)
 
     # -- the network --------------------------------------------------------------------------
 

@@ -31,12 +31,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 def _quiet() -> None:
     """Keeps the packages from drawing bars and telling news: that is for programs to do."""
     for name in ("torchao", "torch.utils._pytree", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     import diffusers.utils.logging
     import transformers.utils.logging
 
     for made in (diffusers.utils.logging, transformers.utils.logging):
-        made.set_verbosity_error()
+        made.set_verbosity(logging.CRITICAL)
         made.disable_progress_bar()
 
 
@@ -73,6 +73,8 @@ def load_part(kind: Any, model: Model, folder: Path, part: str, **how: Any) -> A
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
+        if "shape" in reason or "mismatched" in reason:
+            reason = "the weights are not those of its config.json"
         raise ConfigError(f"prior {model.name}: cannot load {folder / part}: {reason}") from None
     missing = [*found["missing_keys"], *map(str, found.get("mismatched_keys", ()))]
     if missing:
@@ -81,6 +83,27 @@ def load_part(kind: Any, model: Model, folder: Path, part: str, **how: Any) -> A
             f"them {sorted(missing)[0]}; fetch it anew: {again}"
         )
     return module.eval().requires_grad_(False)
+
+
+def check_network(kind: Any, model: Model, folder: Path, part: str) -> None:
+    """ConfigError unless the weights of a part of diffusers are, by name and shape, those of its
+    configuration; without loading them."""
+    found = store.tensors(folder / part)
+    if found is None:
+        return
+    try:
+        with torch.device("meta"):
+            empty = kind.from_config(store.config(folder, part))
+    except (ValueError, TypeError, RuntimeError, AttributeError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ConfigError(f"{folder / part}/config.json is damaged: {reason}") from None
+    wanted = {k: tuple(v.shape) for k, v in empty.state_dict().items()}
+    wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if wrong:
+        raise ConfigError(
+            f"prior {model.name}: {folder / part} does not hold the weights of its config.json: "
+            f"{len(wrong)} tensors are missing, too many or of another shape, the first {wrong[0]}"
+        )
 
 
 def network(
@@ -214,6 +237,8 @@ def _encoded(
         dtype=DTYPES[settings.dtype],
     )  # fmt: skip
     masked = kind == "UMT5EncoderModel"
+    if not (folder / "tokenizer").is_dir():
+        raise ConfigError(f"prior {model.name}: {folder / 'tokenizer'} is missing")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
     except (OSError, ValueError) as e:

@@ -116,8 +116,33 @@ def check_part(model: Model, folder: Path, part: str) -> None:
         for shard in sorted(map(str, shards)):
             if not (at / shard).is_file():
                 raise ConfigError(f"prior {model.name}: {at / shard} is missing; {again}")
-    if not files(at):
+    if not (found := files(at)):
         raise ConfigError(f"prior {model.name}: there are no weights in {at}; {again}")
+    if any("-of-" in p.name for p in found) and not list(at.glob("*.index.json")):
+        raise ConfigError(
+            f"prior {model.name}: {at} holds shards without their index.json; {again}"
+        )
+
+
+def check_writable() -> None:
+    """ConfigError if the cache cannot be written, where keeping something is what was asked for."""
+    try:
+        write(cache() / "writable", b"")
+        (cache() / "writable").unlink()
+    except OSError as e:
+        raise ConfigError(
+            f"the cache {cache()} cannot be written ({e.strerror}); $GVCC_CACHE names another"
+        ) from None
+
+
+def tensors(part: Path) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of all tensors in a part's safetensors files; None for other files."""
+    out: dict[str, tuple[int, ...]] = {}
+    for path in files(part):
+        if path.suffix != ".safetensors":
+            return None
+        out |= {name: tuple(about["shape"]) for name, about, _ in _table(path)}
+    return out
 
 
 def check_class(model: Model, folder: Path, said: dict[str, Any], name: str) -> None:
@@ -178,24 +203,33 @@ def fingerprint(folder: Path, part: str) -> str:
     return sha.hexdigest()
 
 
-def _tensors(path: Path) -> Iterator[bytes]:
-    """A line and sampled bytes for every tensor of a safetensors file."""
+def _table(path: Path) -> list[tuple[str, dict[str, Any], tuple[int, int]]]:
+    """What the head of a safetensors file says of each tensor, and where its bytes are."""
+    out = []
     with path.open("rb") as f:
         try:
             size = int.from_bytes(f.read(8), "little")
             if size > path.stat().st_size:
                 raise ValueError
-            table = json.loads(f.read(size))
-            for name, about in table.items():
+            for name, about in json.loads(f.read(size)).items():
                 if name == "__metadata__":
                     continue
                 begin, end = (8 + size + at for at in about["data_offsets"])
                 if not 0 <= begin <= end <= path.stat().st_size:
                     raise ValueError
-                head = f"{name} {about['dtype']} {about['shape']}\n".encode()
-                yield head + b"".join(_pieces(f, begin, end, _PIECES))
+                tuple(about["shape"]), about["dtype"]
+                out.append((name, about, (begin, end)))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{path} is no whole safetensors file") from None
+    return out
+
+
+def _tensors(path: Path) -> Iterator[bytes]:
+    """A line and sampled bytes for every tensor of a safetensors file."""
+    with path.open("rb") as f:
+        for name, about, (begin, end) in _table(path):
+            head = f"{name} {about['dtype']} {about['shape']}\n".encode()
+            yield head + b"".join(_pieces(f, begin, end, _PIECES))
 
 
 def _samples(path: Path) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ _MASKS = 4  # channels of the mask: one for each frame of a group
 class WanPrior(Diffusion):
     """A model of the Wan family in diffusers' layout."""
 
-    vae_class = "AutoencoderKLWan"
+    vae_class, network_class = "AutoencoderKLWan", "WanTransformer3DModel"
 
     def __init__(
         self, model: Model, folder: Path, device: str, chosen: Settings, offload: bool
