@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import Run
+from cli_runner import GVCC, Run
 
 from gvcc import media
 from gvcc.errors import ConfigError
@@ -135,6 +136,21 @@ def test_a_codec_that_takes_its_process_with_it_costs_one_cell(clips: Path, tmp_
     assert bad["error"].startswith("the process ended with -9")
     assert all(c["status"] == "ok" for c in results(tmp_path / "out", "vp9")["cells"])
     assert run.run(asked, 1) == 0  # it is tried again
+
+
+def test_a_run_that_is_told_to_stop_stops(clips: Path, tmp_path: Path) -> None:
+    """And marks nothing as failed: what it was at is made the next time."""
+    out = tmp_path / "out"
+    command = [*GVCC, "eval", str(clips), "--codecs", "mine", "--rates", "1", "--out", str(out),
+               "--adapters", adapter(tmp_path, "wait"), "--workers", "2"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "mark").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    kept = [json.loads(p.read_text())["status"] for p in (out / "cells").glob("*.json")]
+    assert "failed" not in kept
 
 
 def test_a_clip_or_a_codec_that_fails_is_told_of(clips: Path, tmp_path: Path) -> None:

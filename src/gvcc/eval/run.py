@@ -104,6 +104,15 @@ class _Kept:
     tell: Tell
     done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    workers: set[subprocess.Popen[str]] = field(default_factory=set)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """End the run's workers; what they were at is not kept."""
+        with self.lock:
+            self.stopped = True
+            for worker in self.workers:
+                worker.kill()
 
     @property
     def total(self) -> int:
@@ -156,8 +165,13 @@ def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None 
     tell("cells", kept.done, kept.total)
     if ray is None:
         with ThreadPoolExecutor(workers) as pool:
-            for future in as_completed([pool.submit(_in_processes, j, kept) for j in work]):
-                future.result()
+            try:
+                for future in as_completed([pool.submit(_in_processes, j, kept) for j in work]):
+                    future.result()
+            except BaseException:  # Ctrl-C above all: the pool would wait for all its jobs
+                pool.shutdown(wait=False, cancel_futures=True)
+                kept.stop()
+                raise
     else:
         for job, made in _on_ray(work, ray, workers):
             kept.keep(job, made)
@@ -179,6 +193,10 @@ def _in_processes(job: Job, kept: _Kept) -> None:
                 stdout=subprocess.PIPE, stderr=errors, text=True,
                 env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
             )  # fmt: skip
+            with kept.lock:
+                kept.workers.add(worker)
+                if kept.stopped:
+                    worker.kill()
             assert worker.stdout is not None
             with worker, worker.stdout:
                 for line in worker.stdout:
@@ -186,6 +204,10 @@ def _in_processes(job: Job, kept: _Kept) -> None:
                     rates.remove(made.rate)
                     video, features = (bytes.fromhex(str(v)) for v in (made.video, made.features))
                     kept.keep(job, Made(made.rate, made.cell, video, features))
+            with kept.lock:
+                kept.workers.discard(worker)
+                if kept.stopped:
+                    return
             errors.seek(0)
             why = errors.read().strip().splitlines() or ["it said nothing"]
         if rates:

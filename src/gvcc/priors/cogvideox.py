@@ -29,6 +29,7 @@ class CogVideoXPrior(Diffusion):
     """A model of the CogVideoX family (1.0) in diffusers' layout."""
 
     vae_class, network_class = "AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel"
+    text_class = "T5EncoderModel"
     causal = False  # two latent frames at a time share the statistics of its normalisation
 
     def __init__(
@@ -70,22 +71,6 @@ class CogVideoXPrior(Diffusion):
         if frames % 2 == 0:
             latent = torch.cat([latent, latent[:, -1:]], 1)
         return super().render(latent)[: self.spec.stride[0] * (frames - 1) + 1]
-
-    def _embedding(self, prompt: str) -> Tensor:
-        made = parts.embedding(
-            "T5EncoderModel", self.model, self.folder, prompt, self.tokens, self.settings
-        )
-        return made.to(self.device)
-
-    @cached_property
-    def text(self) -> Tensor:
-        """See Diffusion."""
-        return self._embedding(self.settings.prompt)
-
-    @cached_property
-    def negative(self) -> Tensor:
-        """See Diffusion."""
-        return self._embedding(self.settings.negative)
 
     @cached_property
     def network(self) -> Any:

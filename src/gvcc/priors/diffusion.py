@@ -27,7 +27,8 @@ class Diffusion:
     takes, in these frames, a path of its own from noise to them, which is what the network sees.
     """
 
-    vae_class = network_class = ""
+    vae_class = network_class = text_class = ""
+    tokens = 0  # of a prompt
     causal = True  # its decoder; see Spec
 
     def __init__(
@@ -145,15 +146,21 @@ class Diffusion:
                 out = other + self.settings.weight * (out - other)
         return out
 
-    @property
+    def _embedding(self, prompt: str) -> Tensor:
+        made = parts.embedding(
+            self.text_class, self.model, self.folder, prompt, self.tokens, self.settings
+        )
+        return made.to(self.device)
+
+    @cached_property
     def text(self) -> Tensor:
         """Embedding of the prompt, [1, tokens, width] on the device."""
-        raise NotImplementedError
+        return self._embedding(self.settings.prompt)
 
-    @property
+    @cached_property
     def negative(self) -> Tensor:
         """Embedding of the negative prompt."""
-        raise NotImplementedError
+        return self._embedding(self.settings.negative)
 
     # -- the steering metric ------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class WanPrior(Diffusion):
     """A model of the Wan family in diffusers' layout."""
 
     vae_class, network_class = "AutoencoderKLWan", "WanTransformer3DModel"
+    text_class, tokens = "UMT5EncoderModel", TOKENS
 
     def __init__(
         self, model: Model, folder: Path, device: str, chosen: Settings, offload: bool
@@ -78,22 +79,6 @@ class WanPrior(Diffusion):
         return {"tile_sample_stride_height": stride, "tile_sample_stride_width": stride}
 
     # -- texts and pictures -------------------------------------------------------------------
-
-    def _embedding(self, prompt: str) -> Tensor:
-        made = parts.embedding(
-            "UMT5EncoderModel", self.model, self.folder, prompt, TOKENS, self.settings
-        )
-        return made.to(self.device)
-
-    @cached_property
-    def text(self) -> Tensor:
-        """See Diffusion."""
-        return self._embedding(self.settings.prompt)
-
-    @cached_property
-    def negative(self) -> Tensor:
-        """See Diffusion."""
-        return self._embedding(self.settings.negative)
 
     @cached_property
     def _image_encoder(self) -> Any:
