@@ -275,3 +275,9 @@ def test_knob_is_the_decoders_choice():
 def test_pictures_too_small_are_refused(shape):
     with pytest.raises(gvcc.ConfigError):
         codec.encode(Video(np.zeros((*shape, 3), np.uint8), Fraction(24)), EncodeConfig())
+
+
+def test_device_auto_keeps_the_embedded_priors_on_the_cpu():
+    video = clip(5, 32, 48)
+    auto = codec.encode(video, EncodeConfig(prior="gauss", bpp=0.5, gop=5, device="auto"))
+    assert auto.data == codec.encode(video, EncodeConfig(prior="gauss", bpp=0.5, gop=5)).data

@@ -93,6 +93,7 @@ class _Encoder:
     def __init__(self, clip: Clip, config: EncodeConfig, prior: Prior | None,
                  progress: Progress | None) -> None:  # fmt: skip
         self.clip, self.progress = clip, progress
+        config = replace(config, device=priors.pick_device(config.device, config.prior))
         self.prior = prior or priors.load(
             config.prior, config.device, config.settings, config.offload
         )
