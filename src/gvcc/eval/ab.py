@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval.report import Results, page, read, script_json, write_page
+from gvcc.eval.report import Results, page, parsed, read, script_json, write_page
 
 KEY, ANSWERS = "gvcc-ab-key/1", "gvcc-ab-answers/1"
 _SCRIPTS = ("dom.js", "sync.js", "ab.js")
@@ -194,12 +194,7 @@ def _load(path: Path, kind: str) -> dict[str, Any]:
         KEY: {"experiment": str, "trials": dict, "pairs": list},
         ANSWERS: {"experiment": str, "participant": str, "started": str, "answers": list},
     }
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot read: {e.strerror}") from None
-    except ValueError as e:
-        raise ConfigError(f"{path}: no JSON: {e}") from None
+    found = parsed(path)
     if not isinstance(found, dict) or found.get("format") != kind:
         raise ConfigError(f"{path}: not a file of the format {kind}")
     for name, of in needed[kind].items():

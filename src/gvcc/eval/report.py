@@ -210,13 +210,18 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def _json(path: Path) -> dict[str, Any]:
+def parsed(path: Path) -> Any:
+    """What a JSON file holds; ConfigError if it cannot be read or is none."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except OSError as e:
         raise ConfigError(f"{path}: cannot read: {e.strerror}") from None
     except ValueError as e:
         raise ConfigError(f"{path}: no JSON: {e}") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = parsed(path)
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: not an object")
     return found

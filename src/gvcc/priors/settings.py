@@ -65,8 +65,7 @@ def parse(model: str, given: Mapping[str, str]) -> Settings:
     for name in given:
         if name not in names:
             raise BadSetting(f"prior {model} has no setting {name!r}; it has {', '.join(names)}")
-    out = Settings(**{name: _value(name, text) for name, text in given.items()})
-    return out
+    return Settings(**{name: _value(name, text) for name, text in given.items()})
 
 
 def _value(name: str, text: str) -> str:
