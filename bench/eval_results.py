@@ -3,13 +3,14 @@
     gvcc eval ../shared/data/eval/*.mp4 --preset quick --out report
     python bench/eval_results.py report quick
 
-Profiles of single frames and the clips stay in the report's folder.
+Some of its plots go beside it. Profiles of single frames and the clips stay in the report's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from common import RESULTS
@@ -30,3 +31,5 @@ if __name__ == "__main__":
     out = {"setup": setup, "bd": json.loads((args.folder / "bd.json").read_text()),
            "codecs": codecs}  # fmt: skip
     (RESULTS / f"eval_{args.name}.json").write_text(json.dumps(out, indent=1) + "\n")
+    for metric in ("psnr_rgb_db", "vmaf", "tof"):
+        shutil.copy(args.folder / f"plots/{metric}.png", RESULTS / f"eval_{args.name}_{metric}.png")

@@ -137,8 +137,8 @@ def rate_distortion() -> str:
 
 
 SECTIONS = {
-    summary_eval.larger: {"eval_256"},
-    summary_eval.quick: {"eval_quick"},
+    summary_eval.standing: {"eval_quick"},
+    summary_eval.sweep: {"sweep"},
     summary_modes.modes: {"modes"},
     summary_modes.chain: {"chain"},
     summary_modes.references: {"stills", "residual", "shares"},

@@ -1,64 +1,199 @@
-"""The part of the results page that `gvcc eval` fills: where we stand."""
+"""The part of the results page that `gvcc eval` fills: where we stand, the study of parameters."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from pages import load, table
+from pages import RESULTS, load, table
 
+from gvcc.eval.bd import LOWER
+from gvcc.eval.sweep import PUBLISHED
+from gvcc.eval.table6 import ROWS
+
+ANCHOR = "x265"
 METRICS = (("psnr_rgb_db", "PSNR (RGB), dB"), ("ms_ssim", "MS-SSIM"), ("vmaf", "VMAF"),
            ("tof", "tOF"), ("temporal_error", "temporal error"))  # fmt: skip
+SETS = {"quick": "176 lines", "256": "256 lines", "480": "480 lines"}
+NEAR = 0.06  # a curve is taken to go on as far as this, in ratio of sizes
+
+
+def _ok(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
+    (result,) = (c for c in d["codecs"] if c["codec"] == codec)
+    return [c for c in result["cells"] if c["status"] == "ok"]
+
+
+def _split(d: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Our codecs and the others."""
+    names = d["setup"]["codecs"]
+    return [n for n in names if n.startswith("gvcc:")], [n for n in names if n[:5] != "gvcc:"]
 
 
 def _rows(d: dict[str, Any]) -> list[list[Any]]:
     rows = []
-    for c in sorted(d["codecs"], key=lambda c: d["setup"]["codecs"].index(c["codec"])):
+    for codec in d["setup"]["codecs"]:
         for rate in d["setup"]["rates"]:
-            cells = [x for x in c["cells"] if x["rate"] == rate and x["status"] == "ok"]
+            cells = [x for x in _ok(d, codec) if x["rate"] == rate]
             if not cells:
                 continue
             means = [float(np.mean([x["metrics"][m] for x in cells])) for m, _ in METRICS]
             size = float(np.mean([x["bits_per_pixel"] for x in cells]))
-            rows.append([c["codec"], f"{rate:g}", f"{size:.4f}", *means])
+            rows.append([codec, f"{rate:g}", f"{size:.4f}", *means])
     return rows
 
 
-def _standing(d: dict[str, Any], anchor: str = "x265") -> str:
+def _standing(d: dict[str, Any]) -> str:
     """BD-rates over the anchor, with intervals."""
     lines = []
     for metric, label in METRICS[:3]:
-        if metric not in d["bd"]:
-            continue
-        m = d["bd"][metric]
-        at = m["codecs"].index(anchor)
-        for i, codec in enumerate(m["codecs"]):
+        names, m = d["bd"][metric]["codecs"], d["bd"][metric]["pchip"]
+        at = names.index(ANCHOR)
+        for i, codec in enumerate(names):
             percent, interval = m["rate_percent"][i][at], m["interval"][i][at]
-            if i == at or percent is None:
+            if i == at:
                 continue
             span = "-" if interval is None else f"{interval[0]:+.0f} to {interval[1]:+.0f}"
-            lines.append([label, codec, f"{percent:+.0f}", span, len(m["warnings"][i][at])])
-    return table(["equal", "codec", f"rate over {anchor}, %", "95 % interval", "warnings"], lines)
+            shown = "no quality in common" if percent is None else f"{percent:+.0f}"
+            lines.append([label, codec, shown, span, len(m["warnings"][i][at])])
+    return table(["equal", "codec", f"rate over {ANCHOR}, %", "95 % interval", "warnings"], lines)
 
 
-def _section(name: str, title: str) -> str:
+def duels(d: dict[str, Any], ours: str, theirs: str, metric: str) -> dict[float, list[bool]]:
+    """Rate -> for each clip whose curve of `theirs` reaches our file's size: is ours better there?
+
+    Theirs is a straight line between its points, over the logarithm of the size."""
+    sign, out = (-1 if metric in LOWER else 1), dict[float, list[bool]]()
+    for cell in _ok(d, ours):
+        points = {c["bits_per_pixel"]: c["metrics"][metric] for c in _ok(d, theirs)
+                  if c["clip"] == cell["clip"]}  # fmt: skip
+        size = cell["bits_per_pixel"]
+        if not points or not min(points) / (1 + NEAR) <= size <= max(points) * (1 + NEAR):
+            continue
+        x = sorted(points)
+        other = np.interp(math.log(size), np.log(x), [points[p] for p in x])
+        out.setdefault(cell["rate"], []).append(bool(sign * (cell["metrics"][metric] - other) > 0))
+    return out
+
+
+def _compared(d: dict[str, Any], metric: str) -> tuple[int, int, list[str]]:
+    """Won and all comparisons of ours with the others, and in words where they were won."""
+    ours, others = _split(d)
+    won, of, where = 0, 0, []
+    for a in ours:
+        for b in others:
+            found = duels(d, a, b, metric)
+            wins = {f"{r:g}": sum(v) for r, v in found.items() if any(v)}
+            won, of = won + sum(wins.values()), of + sum(map(len, found.values()))
+            if wins:
+                at = ", ".join(f"{n} at {r}" for r, n in wins.items())
+                where.append(f"{a} over {b}, clips: {at}")
+    return won, of, where
+
+
+def _plainly(d: dict[str, Any]) -> str:
+    lines = []
+    for metric, label in METRICS:
+        won, of, where = _compared(d, metric)
+        lines.append(f"- {label}: gvcc wins **{won} of {of}**{'; '.join(['', *where])}.")
+    return "\n".join(lines)
+
+
+def _over(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
+    """Files that are larger than asked for."""
+    return [c for c in _ok(d, codec) if c["bits_per_pixel"] > c["rate"] * (1 + NEAR)]
+
+
+def section(name: str) -> str:
+    """One set: wins, BD-rates, all means."""
     d = load(f"eval_{name}")
     s = d["setup"]
-    return (
-        f"## {title}\n\n`gvcc eval`, {len(s['clips'])} evaluation clips, {s['frames']} frames, "
-        f"{s['height']} px height, prior nano; sizes of real files, the others at the size nearest "
-        "to the target (vp9 cannot go low enough on every clip), means over clips (bench/"
-        f"eval_results.py). **Classical codecs are ahead of gvcc with nano at every rate.** What "
-        "it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):\n\n"
-        + _standing(d)
-        + "\n\n"
-        + table(["codec", "asked", "bits/pixel", *(label for _, label in METRICS)], _rows(d))
+    enlarged = " (akiyo_cif, of 288, is enlarged)" if s["height"] > 288 else ""
+    above = [
+        f"{o} ({len(over)} of {len(_ok(d, o))} files)" for o in s["codecs"] if (over := _over(d, o))
+    ]
+    smaller = "Preset paper has K = 1024 in place of 16384, for the time it takes. " * any(
+        "codebook=1024" in c for c in s["codecs"]
     )
+    plots = [f"![{label}](eval_{name}_{m}.png)" for m, label in METRICS
+             if (RESULTS / f"eval_{name}_{m}.png").exists()]  # fmt: skip
+    return "\n\n".join([
+        f"### {SETS[name]}",
+        f"`gvcc eval` on the {len(s['clips'])} evaluation clips, {s['frames']} frames each, scaled "
+        f"to {s['height']} px height{enlarged}, prior nano; sizes of real files, the others' at "
+        f"the quality whose size is nearest to the target (bench/eval_results.py). {smaller}More "
+        f"than {NEAR:.0%} above the target, as the codec cannot go lower: "
+        f"{', '.join(above) or 'none'}.",
+        "Is gvcc better at the size of its own file? The other codec's curve is a straight line "
+        "between its points over the logarithm of the size; where it does not reach our size, "
+        "nothing is compared.",
+        _plainly(d),
+        "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
+        _standing(d), "Means over the clips:",
+        table(["codec", "asked", "bits/pixel", *(label for _, label in METRICS)], _rows(d)),
+        "\n".join(plots),
+    ])  # fmt: skip
 
 
-def quick() -> str:
-    return _section("quick", "Where we stand, 176 lines")
+def _many(pairs: list[tuple[int, int]]) -> str:
+    return "{} of {}".format(*(sum(n) for n in zip(*pairs, strict=True)))
 
 
-def larger() -> str:
-    return _section("256", "Where we stand, 256 lines")
+def standing() -> str:
+    """All sets that were measured."""
+    names = [n for n in SETS if (RESULTS / f"eval_{n}.json").exists()]
+    shares = []
+    for metric, label in METRICS:
+        found = [_compared(load(f"eval_{n}"), metric)[:2] for n in names]
+        won, of = (sum(n) for n in zip(*found, strict=True))
+        shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
+    sets = [load(f"eval_{n}") for n in names]
+    ours, others = ([(len(_over(d, c)), len(_ok(d, c))) for d in sets for c in _split(d)[i]]
+                    for i in (0, 1))  # fmt: skip
+    return "\n\n".join([
+        "## Where we stand",
+        f"**Comparisons that gvcc with nano wins against classical codecs at equal size: "
+        f"{', '.join(shares)}.** Files that are too large for the size asked for: {_many(ours)} of "
+        f"gvcc, {_many(others)} of the others. nano is a thousand times smaller than the models of "
+        "the papers: nothing here says anything of Wan.",
+        *map(section, names),
+    ])  # fmt: skip
+
+
+def _study(name: str, rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for value in sorted({r["value"] for r in rows}):
+        found = [r for r in rows if r["value"] == value]
+        keys = ("psnr_db", "bits_per_pixel", "published_bits_per_pixel")
+        psnr, size, bits = (float(np.mean([r[k] for r in found])) for k in keys)
+        row, theirs = found[0], _theirs(name, found[0])
+        label = f"M {row['atoms']}, K {row['codebook']}" if name == "rd" else f"{value:g}"
+        lines.append([label, f"{size:.4f}", f"{bits:.4f}", psnr, theirs or "-"])
+    frames = ", ".join(sorted({r["source"].split()[-2] for r in rows}))
+    heads = [name, "bits/pixel", "as published", "PSNR, dB", "PSNR as published, dB"]
+    return (f"{name}, {len({r['clip'] for r in rows})} clips of {frames} frames:\n\n"
+            + table(heads, lines) + f"\n\n![{name}](sweep-{name}.png)")  # fmt: skip
+
+
+def sweep() -> str:
+    """GVCC's study of its parameters."""
+    d = load("sweep")
+    names = dict.fromkeys(r["study"] for r in d["rows"])
+    base = ", ".join(f"{k} {v}" for k, v in d["setup"]["base"].items())
+    heights = ", ".join(sorted({r["source"].split()[-1] for r in d["rows"]}))
+    return "\n\n".join([
+        f"## The published study of parameters, on {d['setup']['prior']}",
+        f"`gvcc eval sweep`, preset paper, mode t2v, {heights} px height, around {base}; one "
+        "parameter at a time, means over clips (bench/sweep_results.py). Published: Wan2.1 1.3B on "
+        "Beauty at 720p around M 64, K 16384, T 20, g_scale 3, GOP 33, and for rd its Table 6 at "
+        "848x480: another prior, other clips and another size, so only the shapes compare. Size: "
+        "of our file, and as the papers count it.",
+        *(_study(n, [r for r in d["rows"] if r["study"] == n]) for n in names),
+    ])  # fmt: skip
+
+
+def _theirs(study: str, row: dict[str, Any]) -> float | None:
+    if study != "rd":
+        return PUBLISHED[study][row["value"]]
+    (found,) = (r for r in ROWS if (r.atoms, r.codebook) == (row["atoms"], row["codebook"]))
+    return found.psnr

@@ -251,8 +251,10 @@ def test_the_table_of_codecs() -> None:
     codecs = {"x": codec(1), "half": codec(0.5), "other": codec(1.7)}
     found = matrix(codecs, ("vmaf", "dists", "ms_ssim"))
     assert list(found) == ["vmaf", "dists"]  # no codec has MS-SSIM
-    for table in found.values():
-        assert table["codecs"] == ["x", "half", "other"]
+    for metric in found.values():
+        assert list(metric) == ["codecs", *bd.METHODS]
+        assert metric["codecs"] == ["x", "half", "other"]
+    for table in (metric[m] for metric in found.values() for m in bd.METHODS):
         rates = np.array(table["rate_percent"])
         assert rates.shape == (3, 3) and np.allclose(np.diag(rates), 0)
         # Row over column: half over x is -50 %.
@@ -261,18 +263,23 @@ def test_the_table_of_codecs() -> None:
         assert np.array(table["interval"]).shape == (3, 3, 2)
         assert table["warnings"] == [[[]] * 3] * 3
     again = json.loads(json.dumps(found, allow_nan=False))
-    assert again["vmaf"]["rate_percent"] == found["vmaf"]["rate_percent"]
+    assert again["vmaf"]["akima"]["rate_percent"] == found["vmaf"]["akima"]["rate_percent"]
+    short = {n: [c for c in cs if c["clip"] != "clip0"][:4] for n, cs in codecs.items()}
+    few = matrix(short, ("vmaf",))["vmaf"]
+    assert few["pchip"]["rate_percent"][1][0] == pytest.approx(-50)
+    assert few["akima"]["rate_percent"][1][0] is None
+    assert few["akima"]["warnings"][1][0] == ["clip1: fewer than 5 points"]
 
 
 def test_a_codec_without_a_metric_has_empty_places() -> None:
     codecs = {"x": codec(1), "y": codec(2, ("vmaf",)), "z": codec(2), "failed": []}
-    table = matrix(codecs, ("dists",))["dists"]
+    table = matrix(codecs, ("dists",))["dists"]["pchip"]
     assert table["rate_percent"][2][0] == pytest.approx(100)
     assert [table["rate_percent"][n][0] for n in (1, 3)] == [None, None]
     assert table["interval"][0][1] is None and table["rate_percent"][3][3] is None
     json.dumps(table, allow_nan=False)
     assert matrix({"x": codec(1), "y": codec(2, ("vmaf",))}, ("dists",)) == {}  # nothing to compare
-    few = matrix({"x": codec(1, clips=2), "y": codec(2, clips=2)}, ("vmaf",))["vmaf"]
+    few = matrix({"x": codec(1, clips=2), "y": codec(2, clips=2)}, ("vmaf",))["vmaf"]["pchip"]
     assert few["warnings"][0][1] == ["2 clips are too few for an interval"]
 
 

@@ -203,8 +203,18 @@ def test_legend_and_clip_of_the_plots(page):
     page.choose("#curves-clip", 1)
     assert page.js(marks) == 3
     assert page.js("[...document.querySelectorAll('#plots figure')].map((f) => f.id)") == [
-        "plot-psnr_rgb_db", "plot-vmaf", "plot-tof",
+        "plot-psnr_rgb_db", "plot-vmaf", "plot-tof", "plot-fid_256",
     ]  # fmt: skip
+
+
+def test_a_metric_of_the_whole_set_has_a_plot_and_no_column(page):
+    points = "report.means.fid_256.map((c) => c.map((p) => [p.rate, p.value, p.clips]))"
+    assert page.js(points) == [[[0.1, 31.5, 2]], [[0.1, 32.5, 2]]]
+    assert page.js("document.querySelectorAll('#plot-fid_256 .mark').length") == 2
+    assert "FID" not in page.text("#tables-body")
+    page.choose("#curves-clip", 1)  # one clip has none
+    assert page.js("document.querySelectorAll('#plot-fid_256 .mark').length") == 0
+    page.choose("#curves-clip", -1)
 
 
 def test_failures(page):
@@ -226,6 +236,10 @@ def test_bd_rates(page):
     page.click("#bd-body .warn")
     assert page.js("document.querySelector('#bd-body details').open")
     assert "overlap by only 20%" in page.text("#bd-body details")
+    page.choose("#bd-body label:nth-child(2) select", "akima")
+    shown = page.text("#bd-body table")
+    assert "−21.7 %" in shown and "30.5" not in shown and "none" in shown
+    page.choose("#bd-body label:nth-child(2) select", "pchip")
 
 
 def test_tables_sort_and_lead_to_the_player(page):
@@ -323,7 +337,8 @@ def test_large_videos_are_links(browser, folder, tmp_path):
 
 def test_plots(folder, written):
     names = {p.name for p in (folder / "plots").iterdir()}
-    assert names == {f"{m}.{s}" for m in ("psnr_rgb_db", "vmaf", "tof") for s in ("png", "svg")}
+    assert names == {f"{m}.{s}" for m in ("psnr_rgb_db", "vmaf", "tof", "fid_256")
+                     for s in ("png", "svg")}  # fmt: skip
     drawn = (folder / "plots/vmaf.svg").read_text()
     assert drawn.startswith("<?xml")
     report.write(folder)

@@ -72,7 +72,7 @@ def test_published_points_are_those_of_the_paper() -> None:
     base = 31.68
     expected = {
         "M": {64: base},
-        "K": {1024: 31.04, 16384: base},
+        "K": {1024: 31.04, 16384: base, 65536: base + 0.23},
         "T": {5: 19.3, 20: base, 30: base + 0.5},
         "g_scale": {2: 31.64, 3: base, 5: 29.3, 8: 22.9},
         "GOP": {33: base, 49: base + 0.27},
@@ -102,6 +102,8 @@ def test_every_study_has_its_encodes() -> None:
     assert rows == [(8, 256), (16, 512), (16, 1024), (32, 2048), (32, 4096), (64, 4096)]
     for name, found in by.items():
         assert len({v for v, _ in found}) == len(found), name
+    assert [v for v, _ in by["K"]] == [256, 1024, 4096, 16384]  # a CPU has no time for 65536
+    assert [v for _, v, _ in sweep.cells(["K"], base, "cuda")][-2:] == [16384, 65536]
     # More atoms than the codebook has cannot be.
     assert [v for _, v, _ in sweep.cells(["M"], Base(codebook=16))] == [4, 8, 16]
     with pytest.raises(ConfigError, match="unknown study 'g-scale'.*did you mean 'g_scale'"):
@@ -177,6 +179,18 @@ def test_it_goes_on_where_it_was_broken_off(
     assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 2
 
 
+def test_gops_longer_than_a_clip_are_left_out(
+    small: None, sources: list[Source], prior: GaussPrior, made: list[Any], tmp_path: Path
+) -> None:
+    """Two GOP lengths above the clip's would be one and the same."""
+    short = [sources[0], dataclasses.replace(sources[1], frames=5)]
+    rows = sweep.run(short, ["GOP"], prior, tmp_path, "cpu", SMALL)
+    assert [(r["value"], r["clip"]) for r in rows] == [(5, "one"), (5, "two")]
+    one = [dataclasses.replace(sources[0], frames=1)]
+    assert sweep.run(one, ["GOP"], prior, tmp_path / "one", "cpu", SMALL) == []
+    assert not list((tmp_path / "one").glob("*"))
+
+
 def test_only_what_is_asked_for_is_in_the_means(
     small: None, sources: list[Source], prior: GaussPrior, made: list[Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -239,8 +253,8 @@ def test_the_command(
     done = run("eval", "sweep", tmp_path / "none.mp4", "--out", out)
     assert done.code == 2 and "no such file" in done.err
     done = run(*command, "T,GOP")
-    assert done.code == 0 and f"{out}: 4 encodes, plots of T, GOP" in done.err, done.err
-    assert len(made) == 4 and {c.prior for c in made} == {"gauss"}
+    assert done.code == 0 and f"{out}: 3 encodes, plots of T, GOP" in done.err, done.err
+    assert len(made) == 3 and {c.prior for c in made} == {"gauss"}
     assert {p.name for p in out.iterdir()} == {
         "sweep.json", *(f"sweep-{n}.{kind}" for n in ("T", "GOP") for kind in ("png", "svg")),
     }  # fmt: skip

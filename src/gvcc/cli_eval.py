@@ -19,9 +19,11 @@ from gvcc.terminal import Device, Json, Offload, out, progress_bar, say
 
 
 class _Default(TyperGroup):
-    """`gvcc eval CLIPS...` is `gvcc eval run CLIPS...`."""
+    """`gvcc eval CLIPS...` is `gvcc eval run CLIPS...`, and `--ab DIR` there is `ab DIR`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] == "--ab":
+            args = ["ab", *args[1:]]
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -117,7 +119,10 @@ def sweep(
     device: Device = "auto",
     offload: Offload = False,
 ) -> None:  # fmt: skip
-    """GVCC's parameter study and rate-distortion curve (its Figs. 4 and 5), with preset paper."""
+    """GVCC's parameter study and rate-distortion curve (its Figs. 4 and 5), with preset paper.
+
+    GOPs longer than the shortest clip are left out, and K = 65536 where there is no GPU.
+    """
     from gvcc.eval import datasets
     from gvcc.eval import sweep as study
 
@@ -128,7 +133,8 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("sweep", lines=60) as bar:
         rows = study.run(sources, names, model, folder, where, tell=bar)
-    say(f"{folder}: {len(rows)} encodes, plots of {', '.join(names)}")
+    plotted = dict.fromkeys(n for n in names if any(r["study"] == n for r in rows))
+    say(f"{folder}: {len(rows)} encodes, plots of {', '.join(plotted) or 'nothing'}")
 
 
 @app.command()

@@ -117,16 +117,19 @@ def curves(cells: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[tu
 def matrix(
     codecs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]
 ) -> dict[str, Any]:
-    """For each metric that any codec has: the BD-rate of each codec (row) over each (column)."""
+    """For each metric that two codecs have: by each of METHODS the BD-rate of each codec (row) over
+    each (column), its interval and warnings."""
     names, out = list(codecs), dict[str, Any]()
     for metric in metrics:
         found = {n: curves(codecs[n], metric) for n in names}
         if sum(1 for c in found.values() if c) < 2:
             continue
-        table = [[over_clips(found[b], found[a]) for b in names] for a in names]
-        out[metric] = {
-            "codecs": names, "rate_percent": [[c.percent for c in row] for row in table],
-            "interval": [[c.interval for c in row] for row in table],
-            "warnings": [[list(c.warnings) for c in row] for row in table],
-        }  # fmt: skip
+        out[metric] = {"codecs": names}
+        for method in METHODS:
+            table = [[over_clips(found[b], found[a], method) for b in names] for a in names]
+            out[metric][method] = {
+                "rate_percent": [[c.percent for c in row] for row in table],
+                "interval": [[c.interval for c in row] for row in table],
+                "warnings": [[list(c.warnings) for c in row] for row in table],
+            }
     return out

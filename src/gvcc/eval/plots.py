@@ -31,6 +31,8 @@ _LABELS = {
     "dists": ("DISTS", ""),
     "ewarp": ("Warping error, RAFT", ""),
     "ewarp_farneback": ("Warping error, Farneback", ""),
+    "fid_256": ("FID, patches of 256", ""),
+    "kid_256": ("KID, patches of 256", ""),
 }
 
 
@@ -87,14 +89,33 @@ def mean_curve(cells: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     return out
 
 
-def write_all(
-    codecs: Mapping[str, Sequence[Mapping[str, Any]]], clips: int, about: str, folder: Path
-) -> list[Path]:
-    """Write FOLDER/<metric>.png and .svg for each metric that has numbers.
+def all_curves(codecs: Sequence[Mapping[str, Any]]) -> dict[str, list[list[Point]]]:
+    """Metric -> the mean curve of each codec: of the metrics of clips, then of those that only a
+    whole set has. `codecs` are results files as `run` writes them."""
+    metrics = [m.name for m in metrics_of([c for r in codecs for c in r["cells"]])]
+    out = {m: [mean_curve(r["cells"], m) for r in codecs] for m in metrics}
+    of_set = dict.fromkeys(m for r in codecs for v in r.get("set_metrics", {}).values() for m in v)
+    return out | {m: [_set_curve(r, m) for r in codecs] for m in of_set}
 
-    `codecs`: name -> its cells. A point of fewer than `clips` clips is hollow and off
-    its line, for it does not compare with the others. `about` stands below
-    the title. ConfigError where matplotlib is missing.
+
+def _set_curve(result: Mapping[str, Any], name: str) -> list[Point]:
+    """The points of a metric of a whole set, by rate."""
+    cells = [
+        c | {"metrics": {name: result.get("set_metrics", {}).get(f"{c['rate']:g}", {}).get(name)}}
+        for c in result["cells"] if c["status"] == "ok"
+    ]  # fmt: skip
+    return mean_curve(cells, name)
+
+
+def write_all(
+    names: Sequence[str], curves: Mapping[str, Sequence[Sequence[Point]]], clips: int, about: str,
+    folder: Path,
+) -> list[Path]:  # fmt: skip
+    """Write FOLDER/<metric>.png and .svg of each of the `curves`.
+
+    `curves`: metric -> a curve for each of the codecs `names`. A point of fewer than `clips` clips
+    is hollow and off its line, for it does not compare with the others. `about` stands below the
+    title. ConfigError where matplotlib is missing.
     """
     try:
         import matplotlib
@@ -105,15 +126,15 @@ def write_all(
         raise ConfigError("matplotlib is missing: pip install 'gvcc[eval]'") from None
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for m in metrics_of([c for cells in codecs.values() for c in cells]):
+    for m, of_codecs in ((metric(name), found) for name, found in curves.items()):
         # Not pyplot: it keeps every figure, and is not safe beside other threads.
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.set_xscale("log")
         rates: set[float] = set()
-        for i, (name, cells) in enumerate(codecs.items()):
-            if not (curve := mean_curve(cells, m.name)):
+        for i, (name, curve) in enumerate(zip(names, of_codecs, strict=True)):
+            if not curve:
                 continue
             colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
             axes.plot(

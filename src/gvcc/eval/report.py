@@ -82,7 +82,7 @@ def read(folder: Path) -> Results:
     tables = _json(path) if path.exists() else {}
     return Results(
         folder, setup, codecs,
-        {m: t for m, t in tables.items() if isinstance(t, dict) and "rate_percent" in t},
+        {m: t for m, t in tables.items() if isinstance(t, dict) and "codecs" in t},
     )  # fmt: skip
 
 
@@ -122,7 +122,8 @@ def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> P
     }
     videos = {i: p for p, i in ids.items()} if embed else {}
     write_page(out, page("report.html"), fields, videos)
-    plots.write_all(results.cells(), len(clips), data["about"], out.parent / "plots")
+    curves = plots.all_curves(results.codecs)
+    plots.write_all(list(results.cells()), curves, len(clips), data["about"], out.parent / "plots")
     return out
 
 
@@ -170,6 +171,7 @@ def _data(results: Results) -> dict[str, Any]:
     setup, cells = results.setup, results.cells()
     names, clips = list(cells), setup["clips"]
     metrics = plots.metrics_of([c for cs in cells.values() for c in cs])
+    means = plots.all_curves(results.codecs)
     number = {c["name"]: i for i, c in enumerate(clips)}
     size = f"height {setup['height']}" if setup.get("height") else "original size"
     frames = f"{setup['frames']} frames" if setup.get("frames") else "all frames"
@@ -186,12 +188,14 @@ def _data(results: Results) -> dict[str, Any]:
                    for c in results.codecs],
         "clips": results.clips(),
         "metrics": [dataclasses.asdict(m) for m in metrics],
+        "set_metrics": [dataclasses.asdict(plots.metric(m)) for m in means
+                        if m not in {known.name for known in metrics}],
         "cells": [
             {"codec": i, "clip": number[c["clip"]], **{k: c[k] for k in _CELL if k in c}}
             for i, n in enumerate(names) for c in cells[n]
         ],
-        "means": {m.name: [[dataclasses.asdict(p) for p in plots.mean_curve(cells[n], m.name)]
-                           for n in names] for m in metrics},
+        "means": {m: [[dataclasses.asdict(p) for p in curve] for curve in curves]
+                  for m, curves in means.items()},
         "bd": {m: t | dataclasses.asdict(plots.metric(m)) for m, t in results.bd.items()},
     }  # fmt: skip
 

@@ -27,13 +27,14 @@ from gvcc.rate import EncodeConfig
 # Values of each parameter; PSNR in dB as published where it was.
 PUBLISHED: dict[str, dict[float, float | None]] = {
     "M": {4: None, 8: None, 16: 30.48, 32: None, 64: 31.68, 128: None},
-    "K": {256: None, 1024: 31.04, 4096: None, 16384: 31.68},
+    "K": {256: None, 1024: 31.04, 4096: None, 16384: 31.68, 65536: 31.91},
     "T": {5: 19.3, 10: None, 15: None, 20: 31.68, 30: 32.18},
     "g_scale": {2.0: 31.64, 3.0: 31.68, 5.0: 29.3, 8.0: 22.9},
     "GOP": {9: None, 17: None, 33: 31.68, 49: 31.95},
 }
 _FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
 NAMES = (*PUBLISHED, "rd")
+MOST_ON_CPU = 2**14  # K: its atoms are drawn one at a time, minutes an encode beyond
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ class Base:
                             gop=self.gop, audio=False, device=device)  # fmt: skip
 
 
-def cells(names: Sequence[str], base: Base) -> list[tuple[str, float, dict[str, Any]]]:
-    """(study, value, fields of EncodeConfig) of all encodes; ConfigError for an unknown study."""
+def cells(
+    names: Sequence[str], base: Base, device: str = "cpu"
+) -> list[tuple[str, float, dict[str, Any]]]:
+    """(study, value, fields of EncodeConfig) of all encodes of a clip; ConfigError for an unknown
+    study. K above MOST_ON_CPU is for a GPU."""
     out: list[tuple[str, float, dict[str, Any]]] = []
     for name in names:
         if name not in NAMES:
@@ -62,7 +66,8 @@ def cells(names: Sequence[str], base: Base) -> list[tuple[str, float, dict[str, 
             continue
         for value in PUBLISHED[name]:
             given = {_FIELDS[name]: value if name == "g_scale" else int(value)}
-            if given.get("atoms", 0) <= base.codebook:
+            slow = device == "cpu" and given.get("codebook", 0) > MOST_ON_CPU
+            if given.get("atoms", 0) <= base.codebook and not slow:
                 out.append((name, value, given))
     return out
 
@@ -72,7 +77,8 @@ def run(
     base: Base | None = None, tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """All encodes, kept in folder/sweep.json as they are finished (a run that was broken off goes
-    on), and a plot of each study. Returns the rows: study, value, clip, rate, quality."""
+    on), and a plot of each study. Returns the rows: study, value, clip, rate, quality. GOPs
+    longer than the shortest clip are left out: they would be as long as that clip."""
     base = base or Base()
     path = folder / "sweep.json"
     setup = {"prior": prior.spec.id, "weights": prior.spec.digest.hex(),
@@ -80,7 +86,8 @@ def run(
     old = json.loads(path.read_text()) if path.exists() else {}
     rows: list[dict[str, Any]] = old["rows"] if old.get("setup") == setup else []
     done = {(r["study"], r["value"], r["source"]) for r in rows}
-    asked = cells(names, base)
+    shortest = min(len(s.read().frames) for s in sources) if "GOP" in names else 0
+    asked = [c for c in cells(names, base, device) if c[0] != "GOP" or c[1] <= shortest]
     for i, source in enumerate(sources):
         video = source.read()
         for j, (study, value, given) in enumerate(asked):
@@ -114,8 +121,9 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
     from matplotlib import pyplot
 
     for name in names:
+        if not (mine := [r for r in rows if r["study"] == name]):
+            continue
         figure, axes = pyplot.subplots(figsize=(5, 3.6))
-        mine = [r for r in rows if r["study"] == name]
         if name == "rd":
             key, label = "published_bits_per_pixel", "bits per pixel, as published"
             theirs = [(17 * 9 * r.atoms * ((r.codebook - 1).bit_length() + 1) / (33 * 480 * 848),

@@ -35,7 +35,7 @@ function ratePlots(data) {
       .sort((p, q) => p.x - q.x);
   }
 
-  const plots = data.metrics.map((m) => {
+  const plots = [...data.metrics, ...data.set_metrics].map((m) => {
     const box = el("div", { class: "plot" });
     const better = { higher: "higher is better ↑", lower: "lower is better ↓" }[m.better] || m.better;
     at("plots").append(el("figure", { id: `plot-${m.name}` }, el("figcaption", null, el("strong", null, m.label),

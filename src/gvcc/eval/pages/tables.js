@@ -84,14 +84,14 @@ function bdTables(data) {
     return;
   }
   const pick = el("select", null, ...tables.map((t, i) => el("option", { value: i }, t.label)));
+  const method = el("select", null, el("option", { value: "pchip" }, "PCHIP"), el("option", { value: "akima" }, "Akima"));
   const held = el("div");
   const percent = (v) => `${v > 0 ? "+" : ""}${v.toFixed(1).replace("-", "−")} %`;
   function show() {
-    const t = tables[pick.value], notes = [];
+    const t = tables[pick.value], found = t[method.value], notes = [];
     const cell = (i, j) => {
       if (i === j) return el("td", { class: "same" }, "·");
-      const value = t.rate_percent[i][j], interval = t.interval && t.interval[i][j];
-      const said = (t.warnings && t.warnings[i][j]) || [];
+      const value = found.rate_percent[i][j], interval = found.interval[i][j], said = found.warnings[i][j];
       if (said.length) notes.push([`${t.codecs[i]} over ${t.codecs[j]}`, said, `bd-note-${i}-${j}`]);
       const strength = value === null ? 0 : Math.min(1, Math.abs(value) / 60) * 0.42;
       return el("td", { style: value === null ? null : `background: rgb(var(${value < 0 ? "--less" : "--more"}) / ${strength.toFixed(2)})` },
@@ -110,7 +110,8 @@ function bdTables(data) {
         ...notes.flatMap(([pair, said, id]) => [el("dt", { id }, pair), ...said.map((s) => el("dd", null, s))]))) : "");
   }
   pick.addEventListener("change", show);
-  body.append(el("div", { class: "controls" }, el("label", null, "Equal quality by ", pick)),
+  method.addEventListener("change", show);
+  body.append(el("div", { class: "controls" }, el("label", null, "Equal quality by ", pick), el("label", null, "Curves by ", method)),
     el("p", { class: "hint" }, "−20 % means: the row's codec needs 20 % fewer bits than the column's for equal quality. " +
       "Below it, the 95 % interval over clips. A warning says that two curves hardly compare: read it before the number."), held);
   show();
