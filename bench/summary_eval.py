@@ -86,8 +86,8 @@ def _compared(d: dict[str, Any], metric: str) -> tuple[int, int, list[str]]:
             wins = {f"{r:g}": sum(v) for r, v in found.items() if any(v)}
             won, of = won + sum(wins.values()), of + sum(map(len, found.values()))
             if wins:
-                at = ", ".join(f"{n} at {r}" for r, n in wins.items())
-                where.append(f"{a} over {b}, clips: {at}")
+                at = ", ".join(f"{n} clip{'s' * (n > 1)} at {r}" for r, n in wins.items())
+                where.append(f"{a} over {b} on {at}")
     return won, of, where
 
 
