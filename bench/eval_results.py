@@ -25,7 +25,7 @@ if __name__ == "__main__":
     for path in sorted((args.folder / "results").glob("*.json")):
         result = json.loads(path.read_text())
         for cell in result["cells"]:
-            for name in ("profile", "video", "size_rule"):
+            for name in ("profile", "video", "stream", "weights", "size_rule"):
                 cell.pop(name, None)
         codecs.append(result)
     out = {"setup": setup, "bd": json.loads((args.folder / "bd.json").read_text()),

@@ -157,12 +157,20 @@ class Page:
                 "s.dispatchEvent(new Event('change', {bubbles: true})); }")  # fmt: skip
 
     def place(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
-        """The point of an element at the given share of its width and height, scrolled to."""
-        left, top, width, height = self.js(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
-            "e.scrollIntoView({block: 'center', behavior: 'instant'}); "
-            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
-        )
+        """The point of an element at the given share of its width and height, scrolled to and come
+        to rest: a smooth scroll may still be under way, or something above it be growing."""
+        before, now = None, [0.0]
+        while before != now:
+            before, now = (
+                now,
+                self.js(
+                    f"(async () => {{ const e = document.querySelector({json.dumps(selector)}); "
+                    "e.scrollIntoView({block: 'center', behavior: 'instant'}); "
+                    "await new Promise((r) => setTimeout(r, 25)); const b = e.getBoundingClientRect(); "
+                    "return [b.left, b.top, b.width, b.height]; })()"
+                ),
+            )
+        left, top, width, height = now
         return left + x * width, top + y * height
 
     def mouse(self, kind: str, x: float, y: float, down: bool = False) -> None:

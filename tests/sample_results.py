@@ -39,8 +39,8 @@ def make(folder: Path) -> Path:
                   "command": f"run {codec}", "notes": ["a note"], "cells": cells,
                   "set_metrics": {"0.02": {}, "0.1": {"fid_256": 31.5 + number}}}  # fmt: skip
         _json(folder / f"results/{_safe(codec)}__eval.json", result)
-    clips = [{"name": c, "frames": FRAMES, "width": WIDTH, "height": HEIGHT, "fps": "25"}
-             for c in CLIPS]  # fmt: skip
+    clips = [{"name": c, "frames": FRAMES, "width": WIDTH, "height": HEIGHT, "fps": "25",
+              "video": f"media/original/{c}.mp4"} for c in CLIPS]  # fmt: skip
     _json(folder / "setup.json", {"set": "eval", "height": HEIGHT, "frames": FRAMES,
           "rates": RATES, "codecs": CODECS, "clips": clips})  # fmt: skip
     pchip = {"rate_percent": [[None, -23.4], [30.5, None]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_seed_decides(folder, tmp_path):
     def made(name: str, seed: int) -> tuple[bytes, str]:
         (tmp_path / name).mkdir()
         path = ab.write(folder, tmp_path / name / "p.html", seed=seed, rate=0.1)
-        return path.read_bytes(), (tmp_path / name / "ab-key.json").read_text()
+        return path.read_bytes(), (tmp_path / name / "p-key.json").read_text()
 
     assert made("a", 1) == made("b", 1)
     assert made("c", 2) != made("d", 1)
@@ -191,9 +192,25 @@ def test_seed_decides(folder, tmp_path):
 
 def test_trials_without_videos_are_left_out(folder, tmp_path):
     ab.write(folder, tmp_path / "p.html", seed=0)  # the middle of two rates is the lower
-    key = json.loads((tmp_path / "ab-key.json").read_text())
+    key = json.loads((tmp_path / "p-key.json").read_text())
     assert [t["clip"] for t in key["trials"].values()] == [CLIPS[0]]
-    assert key["skipped"] == [{"clip": CLIPS[1], "no video of": "x265"}]
+    assert key["skipped"] == [{"clip": CLIPS[1], "why": "no video of x265"}]
+
+
+def test_files_of_other_sizes_are_no_pair(folder, tmp_path):
+    """One codec's file is half again as large as was asked for."""
+    copy = tmp_path / "r"
+    shutil.copytree(folder, copy)
+    path = copy / "results/x265__eval.json"
+    result = json.loads(path.read_text())
+    (cell,) = (c for c in result["cells"] if (c["clip"], c["rate"]) == (CLIPS[0], 0.1))
+    cell["bytes"] = round(cell["bytes"] * 1.5)
+    path.write_text(json.dumps(result))
+    key = json.loads(ab.key_of(ab.write(copy, tmp_path / "p.html", 0, rate=0.1)).read_text())
+    assert [t["clip"] for t in key["trials"].values()] == [CLIPS[1]]
+    assert key["skipped"] == [
+        {"clip": CLIPS[0], "why": f"gvcc:default has 691 bytes, x265 {cell['bytes']}"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +219,8 @@ def test_trials_without_videos_are_left_out(folder, tmp_path):
         ([("x265", "x266")], 0.1, "unknown codec 'x266'"),
         ([("x265", "x265")], 0.1, "compared with itself"),
         (None, 0.3, "the rate 0.3 is none of 0.02, 0.1"),
-        ([], 0.1, "no clip has the videos"),
+        ([("x265", "gvcc:default"), ("gvcc:default", "x265")], 0.1, "a pair is named twice"),
+        ([], 0.1, "nothing to compare at 0.1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(folder, tmp_path, pairs, rate, words):

@@ -234,6 +234,12 @@ def codec(factor: float, only: tuple[str, ...] = ("vmaf", "dists"), clips: int =
     ]  # fmt: skip
 
 
+def test_one_file_for_several_rates_is_no_break_of_order() -> None:
+    value, said = bd_rate([CURVE[0], *CURVE], times(2))
+    assert value == pytest.approx(100)
+    assert said == ["the anchor has one file for several rates: 1 left out"]
+
+
 def test_metrics_that_are_better_when_lower_are_turned() -> None:
     cells = [result("a", 0.1, dists=0.3, vmaf=50.0), result("a", 0.2, dists=0.1, vmaf=None)]
     assert curves(cells, "dists") == {"a": [(0.1, -0.3), (0.2, -0.1)]}

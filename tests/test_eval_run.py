@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from cli_runner import GVCC, Run
 
+import gvcc
 from gvcc import media
 from gvcc.errors import ConfigError
 from gvcc.eval import bd, cells, datasets, inception, run
@@ -85,7 +87,9 @@ def test_cells_are_measured_once_and_say_what_they_are(clips: Path, tmp_path: Pa
     assert run.run(asked, 2, lambda _, done, total: told.append((done, total))) == 0
     assert told[0] == (0, 12) and told[-1] == (12, 12)
     own = results(tmp_path, GAUSS)
-    assert own["prior"] == "gauss" and own["set"] == "tests" and "gvcc encode" in own["command"]
+    assert own["prior"] == "gauss" and own["set"] == "tests"
+    assert own["command"] == "gvcc encode CLIP -o FILE --no-audio --preset default --prior gauss " \
+        "--gop 5 --frames 9 --bpp RATE"  # fmt: skip
     assert "VP9 frames without the IVF container" in results(tmp_path, "vp9")["size_rule"]
     for cell in own["cells"]:
         assert cell["status"] == "ok" and cell["bytes"] <= cell["rate"] * 9 * 48 * 64 / 8
@@ -94,12 +98,16 @@ def test_cells_are_measured_once_and_say_what_they_are(clips: Path, tmp_path: Pa
         assert len(cell["profile"]["psnr_db"]) == 9
         shown = media.read(tmp_path / cell["video"])
         assert shown.frames.shape == (9, 48, 64, 3) and shown.fps == 25
+        stream = tmp_path / cell["stream"]
+        assert stream.suffix == ".gvcc" and stream.stat().st_size == cell["bytes"]
+        assert gvcc.decode(stream.read_bytes()).frames.shape == (9, 48, 64, 3)
     by_rate = {(c["clip"], c["rate"]): c["metrics"]["psnr_rgb_db"] for c in own["cells"]}
     assert all(by_rate[n, 0.5] > by_rate[n, 0.2] for n in ("one", "two", "three"))
     setup = json.loads((tmp_path / "setup.json").read_text())
+    video = setup["clips"][0].pop("video")
     assert setup["clips"][0] == {"name": "one", "frames": 9, "width": 64, "height": 48,
                                  "fps": "25"}  # fmt: skip
-    assert (tmp_path / "media/original/two.mp4").exists()
+    assert media.read(tmp_path / video).frames.shape == (9, 48, 64, 3)
     table = json.loads((tmp_path / "bd.json").read_text())["psnr_rgb_db"]
     assert table["codecs"] == [GAUSS, "vp9"] and table["pchip"]["rate_percent"][0][0] == 0
     # Again: nothing is made; without one cell, that one.
@@ -109,6 +117,46 @@ def test_cells_are_measured_once_and_say_what_they_are(clips: Path, tmp_path: Pa
     gone.unlink()
     assert run.run(asked, 2) == 0 and gone.exists()
     assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p != gone)
+    # A cell that is damaged or has lost its files is made again.
+    gone.write_text("[1]")
+    lost = tmp_path / results(tmp_path, "vp9")["cells"][0]["video"]
+    lost.unlink()
+    assert run.run(asked, 2) == 0 and lost.exists() and json.loads(gone.read_text())["metrics"]
+
+
+def test_another_size_in_the_same_folder_has_its_own_clips(clips: Path, tmp_path: Path) -> None:
+    asked = plan(clips, tmp_path, ("vp9",), (0.5,))
+    small = dataclasses.replace(
+        asked, sources=tuple(dataclasses.replace(s, height=32, frames=5) for s in asked.sources)
+    )
+
+    def shapes() -> set[tuple[int, ...]]:
+        setup = json.loads((tmp_path / "setup.json").read_text())
+        videos = [c["video"] for c in (*setup["clips"], *results(tmp_path, "vp9")["cells"])]
+        return {media.read(tmp_path / v).frames.shape for v in videos}
+
+    assert run.run(asked, 2) == 0 and shapes() == {(9, 48, 64, 3)}
+    assert run.run(small, 2) == 0 and shapes() == {(5, 32, 40, 3)}
+    assert run.run(asked, 2) == 0 and shapes() == {(9, 48, 64, 3)}
+
+
+def test_metrics_that_lacked_weights_are_computed_once_there_are_some(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GVCC_METRICS", str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    asked = plan(clips, tmp_path / "out", ("vp9",), (0.5,))
+    asked = dataclasses.replace(asked, sources=asked.sources[:1], metrics=("lpips_alex", *METRICS))
+    assert run.run(asked, 1) == 0
+    (path,) = (tmp_path / "out/cells").glob("*.json")
+    before = path.stat().st_mtime_ns
+    assert "(alex) needs alexnet" in json.loads(path.read_text())["not_computed"]["lpips_alex"]
+    other = dataclasses.replace(asked, metrics=asked.metrics[::-1])
+    assert run.run(other, 1) == 0 and path.stat().st_mtime_ns == before
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/alexnet-owt-7be5be79.pth").write_bytes(b"no weights")
+    assert run.run(asked, 1) == 0 and path.stat().st_mtime_ns > before
+    assert "(alex) needs alexnet" not in json.loads(path.read_text())["not_computed"]["lpips_alex"]
 
 
 def test_what_a_cell_depends_on_is_in_its_name(clips: Path) -> None:
@@ -167,6 +215,10 @@ def test_a_clip_or_a_codec_that_fails_is_told_of(clips: Path, tmp_path: Path) ->
     assert {c["clip"]: c["status"] for c in results(tmp_path / "out", "vp9")["cells"]} == {
         "one": "ok", "two": "failed",
     }  # fmt: skip
+    # The first codec has failed: the others' clips can be compared all the same.
+    setup = json.loads((tmp_path / "out/setup.json").read_text())
+    assert (tmp_path / "out" / setup["clips"][0]["video"]).exists()
+    assert setup["clips"][1] == {"name": "two"}
 
 
 def test_fid_is_of_all_clips_together(
@@ -211,7 +263,8 @@ def test_fid_is_of_all_clips_together(
         (("gvcc:default+gop=x",), {}, "'x' is no number"),
         (("gvcc:default+reuse=0",), {}, "reuse is 0"),
         (("vp9", "vp9"), {}, "named twice"),
-        (("vp9",), {"rates": (0.0,)}, "rates are bits per pixel"),
+        (("vp9",), {"rates": (0.0,)}, "rates are bits per pixel, between 0 and 24"),
+        (("vp9",), {"rates": (0.1, 0.2, 0.1)}, "a rate is named twice"),
         (("vp9",), {"adapters": "/none.toml"}, None),
         (("mine",), {"adapters": "/none.toml"}, "adapters /none.toml: No such file"),
     ],
@@ -225,6 +278,14 @@ def test_what_cannot_be_run_is_refused_at_once(
     with pytest.raises(ConfigError, match=says):
         asked.check()
     return None
+
+
+def test_a_ray_that_is_not_there_is_told_of_soon(clips: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"--ray ray://127.0.0.1:{port}: Connection refused"):
+        run.run(plan(clips, tmp_path, ("vp9",)), 1, ray=f"ray://127.0.0.1:{port}")
 
 
 def test_on_ray_a_worker_that_is_killed_loses_and_doubles_nothing(
@@ -269,7 +330,13 @@ def test_the_command_without_a_verb_is_run(run: Run, clips: Path, tmp_path: Path
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"nothing")
     done = run("eval", "run", bad, "--out", tmp_path / "s", "--codecs", "vp9", "--rates", "0.3")
-    assert done.code == 1 and "cells that failed: 1" in done.err
+    assert done.code == 1 and "cells that failed: 1: " in done.err and "bad.mp4" in done.err
+    done = run("eval", clips / "one.mkv", "--out", bad, "--codecs", "vp9", "--rates", "0.3")
+    assert done.code == 2 and "bad.mp4: File exists" in done.err
+    done = run("eval", clips / "one.mkv", "--out", out, "--codecs", "vp9", "--rates", "0.3",
+               "--own-size", "--metrics", "psnr_rgb_db,ms_ssim")  # fmt: skip
+    assert done.code == 0 and "not computed: ms_ssim: not defined" in done.err
+    assert (out / "report.html").stat().st_mode == (out / "setup.json").stat().st_mode
     for wrong in (("eval", "run"), ("eval", "none.mp4"), ("eval", clips, "--preset", "slow"),
                   ("eval", clips, "--rates", "a"), ("eval", clips, "--metrics", "psnt"),
                   ("eval", clips, "--own-size", "--height", "64"),
@@ -295,6 +362,7 @@ def test_viewers_choose_on_a_page_and_their_answers_are_counted(
     assert done.code == 0, done.err
     assert run("eval", "ab", out, "--out", page, "--pairs", "vp9").code == 2
     done = run("eval", "--ab", out, "--out", page, "--pairs", "vp9/x264")
+    assert "ab.html: 1 trials; its key: " in done.err
     assert done.code == 0 and page.exists() and "vp9" not in page.read_text()
     key = json.loads((tmp_path / "ab-key.json").read_text())
     ((trial, sides),) = key["trials"].items()
@@ -306,6 +374,7 @@ def test_viewers_choose_on_a_page_and_their_answers_are_counted(
     }))  # fmt: skip
     done = run("eval", "ab-report", answers, "--key", tmp_path / "ab-key.json")
     assert done.code == 0, done.err
+    assert "1 participants, 1 answers, 0 repeated ones left out" in done.err
     won = int(sides["first"] == "vp9")
     assert f"{100 * won}%" in done.out.decode() and "vp9 over x264" in done.out.decode()
     done = run("eval", "ab-report", answers, "--key", tmp_path / "ab-key.json", "--json")

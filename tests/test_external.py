@@ -49,7 +49,8 @@ else:
     else:
         data = source.read_bytes()
     raw = zlib.decompress(data)
-    out.write_bytes(raw[: len(raw) * 3 // 5] if how == "short" else raw)
+    more = {"short": -len(raw) * 2 // 5, "long": len(raw) // 5}.get(how, 0)
+    out.write_bytes((raw + raw)[: len(raw) + more])
 """
 Make = Callable[..., Coded]
 
@@ -95,18 +96,17 @@ def test_of_all_qualities_the_nearest_size_is_taken(make: Make, video: Video, tm
     errors = []
     for size, quality in zip(sizes, (0, 2, 4, 6), strict=True):
         for near in (0.97, 1.03):
-            got, about, decode = coded(near * size * 8 / PIXELS)
-            assert (
-                got == size and about["quality"] == quality and "coded files" in about["size_rule"]
-            )
-        shown = decode()
+            got = coded(near * size * 8 / PIXELS)
+            assert got.size == len(got.stream) == size and got.about["quality"] == quality
+            assert "coded files" in got.about["size_rule"] and got.seconds > 0
+        shown = got.decode()
         assert shown.shape == video.frames.shape and shown.dtype == np.uint8
         errors.append(np.square(shown.astype(float) - video.frames).mean())
     assert errors == sorted(errors) and errors[0] < 60 < 200 < errors[3]
     # Between two sizes the ratio counts; far off, the last one.
     middle = (sizes[0] * sizes[1]) ** 0.5 * 8 / PIXELS
-    assert coded(middle * 1.01)[0] == sizes[0] and coded(middle * 0.99)[0] == sizes[1]
-    assert coded(20)[0] == sizes[0] and coded(1e-3)[0] == sizes[3]
+    assert coded(middle * 1.01).size == sizes[0] and coded(middle * 0.99).size == sizes[1]
+    assert coded(20).size == sizes[0] and coded(1e-3).size == sizes[3]
     # Each quality was encoded once, whatever was asked for afterwards.
     calls = log(tmp_path)
     assert [c for c in calls if c.startswith("encode")] == [f"encode {q}" for q in (0, 2, 4, 6)]
@@ -117,7 +117,7 @@ def test_ten_bits_lose_less(make: Make, video: Video) -> None:
     error = []
     for more in ("", 'pixels = "yuv444p10le"'):
         external.load.cache_clear()
-        shown = make(qualities="[0]", more=more)(1.0)[2]()
+        shown = make(qualities="[0]", more=more)(1.0).decode()
         error.append(np.square(shown.astype(float) - video.frames).mean())
     assert error[1] < 1 < error[0]
 
@@ -129,7 +129,8 @@ def test_all_files_of_a_folder_count(make: Make) -> None:
     several = make("folder")
     several(1.0)
     assert several.sizes == single.sizes
-    assert several(1.0)[2]().shape == (T, H, W, 3)
+    assert several(1.0).stream == b"" and len(single(1.0).stream) == single(1.0).size
+    assert several(1.0).decode().shape == (T, H, W, 3)
 
 
 @pytest.mark.parametrize(
@@ -149,24 +150,28 @@ def test_an_encoder_that_fails(how: str, says: str, make: Make, tmp_path: Path) 
 
 
 def test_a_decoder_that_fails(make: Make) -> None:
-    decode = make("fail-decode-2", qualities="[2]")(1.0)[2]
+    decode = make("fail-decode-2", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="ended with 7: no such luck$"):
         decode()
     external.load.cache_clear()
-    decode = make("nothing-decode-2", qualities="[2]")(1.0)[2]
-    with pytest.raises(MediaError, match="decoded.yuv: No such file"):
+    decode = make("nothing-decode-2", qualities="[2]")(1.0).decode
+    with pytest.raises(MediaError, match="the decoder left nothing at {decoded}"):
         decode()
     external.load.cache_clear()
-    decode = make("short", qualities="[2]")(1.0)[2]
+    decode = make("short", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="decoded.yuv has 3 frames, 5 are needed"):
+        decode()
+    external.load.cache_clear()
+    decode = make("long", qualities="[2]")(1.0).decode
+    with pytest.raises(MediaError, match="decoded.yuv has 6 frames, 5 are needed"):
         decode()
 
 
 def test_what_an_earlier_decode_left_is_not_taken(make: Make) -> None:
     coded = make("nothing-decode-6")
-    assert coded(20)[2]().shape == (T, H, W, 3)
-    with pytest.raises(MediaError, match="decoded.yuv: No such file"):
-        coded(1e-3)[2]()
+    assert coded(20).decode().shape == (T, H, W, 3)
+    with pytest.raises(MediaError, match="the decoder left nothing at {decoded}"):
+        coded(1e-3).decode()
 
 
 def test_a_program_that_is_not_there(video: Video) -> None:
@@ -179,13 +184,13 @@ def test_folders_with_blanks(tmp_path: Path, video: Video, monkeypatch: pytest.M
     (tmp_path / "a b'c").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a b'c"))
     coded = Coded(Adapter("cp {source} {coded}", "cp {coded} {decoded}", (1,)), video)
-    assert coded(1.0)[0] == PIXELS * 3 // 2 and coded(1.0)[2]().shape == (T, H, W, 3)
+    assert coded(1.0).size == PIXELS * 3 // 2 and coded(1.0).decode().shape == (T, H, W, 3)
 
 
 def test_the_clip_is_told_to_the_commands(tmp_path: Path, video: Video) -> None:
     words = "{width} {height} {frames} {fps} {quality}"
     shell = f"sh -c 'echo {words} > {tmp_path}/told; cp {{source}} {{coded}}'"
-    assert Coded(Adapter(shell, "true", (3.5,)), video)(1.0)[1]["quality"] == 3.5
+    assert Coded(Adapter(shell, "true", (3.5,)), video)(1.0).about["quality"] == 3.5
     told = (tmp_path / "told").read_text().split()
     assert told == ["64", "48", "5", str(30000 / 1001), "3.5"]
 
@@ -197,18 +202,23 @@ GOOD = 'encode = "a {source} {coded}"\ndecode = "b {coded} {decoded}"\nqualities
     ("text", "says"),
     [
         ("[mine\n", "Expected"),
-        ("mine = 1\n", "adapters"),
-        ("[mine]\n" + GOOD.replace("qualities", "quality"), "qualities"),
+        ("mine = 1\n", "mine is no table"),
+        ("[x265]\n" + GOOD, "x265. is the name of another codec"),
+        (
+            "[mine]\n" + GOOD.replace("qualities", "quality"),
+            ".mine. has 'quality'; known are encode",
+        ),
         ("[mine]\n" + GOOD.replace("encode", "code"), "code"),
-        ("[mine]\n" + "\n".join(GOOD.splitlines()[1:]), "encode"),
-        ("[mine]\n" + GOOD + "bits = 8\n", "bits"),
-        ("[mine]\n" + GOOD.replace("[1]", "1"), "adapters"),
+        ("[mine]\n" + "\n".join(GOOD.splitlines()[1:]), "lacks 'encode'"),
+        ("[mine]\n" + GOOD + "bits = 8\n", "'bits'"),
+        ("[mine]\n" + GOOD.replace("[1]", "1"), "expected a list of numbers"),
+        ("[mine]\n" + GOOD.replace("[1]", "['a']"), "expected a list of numbers"),
         ("[mine]\n" + GOOD.replace("[1]", "[]"), "qualities"),
         ("[mine]\n" + GOOD.replace("{coded}", "{nonsense}"), "nonsense"),
         ("[mine]\n" + GOOD.replace("{decoded}", "{nonsense}"), "nonsense"),
         ("[mine]\n" + GOOD.replace("{coded}", "{}"), "adapters"),
         ("[mine]\n" + GOOD.replace("{coded}", "{coded"), "adapters"),
-        ("[mine]\n" + GOOD.replace('"a {source} {coded}"', "5"), "adapters"),
+        ("[mine]\n" + GOOD.replace('"a {source} {coded}"', "5"), "expected text"),
         ("[mine]\n" + GOOD.replace('"a {source} {coded}"', '""'), "adapters"),
         ("[mine]\n" + GOOD.replace("a {source}", "'a {source}"), "quot"),
         ("\xff", "adapters"),

@@ -383,4 +383,8 @@ def test_pick_device(monkeypatch):
         large = {priors.pick_device("auto", n) for n in (*MODELS, f"{T2V}:folder")}
         assert large == {"cuda" if there else "cpu"}
         assert priors.pick_device("cpu", T2V) == "cpu"
-        assert priors.pick_device("cuda:1", "nano") == "cuda:1"
+        if there:
+            assert priors.pick_device("cuda:1", "nano") == "cuda:1"
+        else:
+            with pytest.raises(ConfigError, match="device cuda:1: PyTorch finds no GPU here"):
+                priors.pick_device("cuda:1", "nano")

@@ -332,6 +332,35 @@ def test_large_videos_are_links(browser, folder, tmp_path):
     page.close()
 
 
+def test_files_of_another_size_than_asked_for_are_marked(page, folder, browser, tmp_path):
+    assert "≠" not in page.text("#tables-body") and "off the size" not in page.text("#notices")
+    copy = tmp_path / "r"
+    shutil.copytree(folder, copy)
+    path = copy / "results/x265__eval.json"
+    result = json.loads(path.read_text())
+    result["cells"][1]["bits_per_pixel"] *= 1.2
+    path.write_text(json.dumps(result))
+    other = Page(browser)
+    other.open(report.write(copy))
+    other.wait(READY)
+    assert "1 file is over 6 % off the size asked for" in other.text("#notices")
+    assert other.text("#tables-body").count("≠ ") == 1
+    assert other.errors == []
+    other.close()
+
+
+def test_long_names_do_not_stand_upright(browser, written):
+    """A codec's name breaks where it must; the labels of rows do not."""
+    page = Page(browser)
+    page.open(written)
+    page.js("document.querySelectorAll('#readings thead th').forEach((h) => "
+            "{ h.textContent = 'gvcc:default+prior=wan2.1-t2v-1.3b+mode=i2v'; })")  # fmt: skip
+    labels = "[...document.querySelectorAll('#readings tbody th')]"
+    # Three lines at most.
+    assert max(page.js(f"{labels}.map((h) => h.offsetHeight)")) < 100
+    page.close()
+
+
 # -- without a browser ------------------------------------------------------------------------
 
 

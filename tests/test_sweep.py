@@ -168,15 +168,18 @@ def test_it_goes_on_where_it_was_broken_off(
     rows = sweep.run(sources, ["M", "K"], prior, tmp_path, "cpu", SMALL)
     assert rows[:3] == before and len(rows) == 8 and len(made) == 8
     assert len({(r["study"], r["value"], r["clip"]) for r in rows}) == 8
-    # Other weights, another base: anew, whatever is there.
+    # Other weights or another base must not take the place of what is there.
     other = tiny_prior.load()
     other.spec = dataclasses.replace(other.spec, digest=bytes(8))
     made.clear()
-    assert len(sweep.run(sources[:1], ["M"], other, tmp_path, "cpu", SMALL)) == 2
-    assert len(made) == 2
-    base = dataclasses.replace(SMALL, gop=5)
-    assert len(sweep.run(sources[:1], ["M"], other, tmp_path, "cpu", base)) == len(made) - 2 == 2
-    assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 2
+    for model, base in ((other, SMALL), (prior, dataclasses.replace(SMALL, gop=5))):
+        with pytest.raises(ConfigError, match="is of another prior or base; give another --out"):
+            sweep.run(sources[:1], ["M"], model, tmp_path, "cpu", base)
+    assert not made and len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 8
+    for text, says in (("{", "no JSON"), ("[1]", "no results of a sweep")):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            sweep.run(sources[:1], ["M"], prior, tmp_path, "cpu", SMALL)
 
 
 def test_gops_longer_than_a_clip_are_left_out(
@@ -232,7 +235,7 @@ def test_the_pictures_have_the_means_and_the_published_points(
     expected = zip([b / pixels for b in bits], (22.5, 24.0, 30.0), strict=True)
     assert np.allclose(points[1][1], list(expected))
     words = [t.get_text() for t in seen[0].axes[0].get_legend().get_texts()]
-    assert words == ["nana, ours", "published"]
+    assert words == ["nana, ours", "published: Wan2.1 1.3B, other clips"]
     for figure in seen:
         figure.clear()
 

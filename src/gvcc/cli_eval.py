@@ -91,12 +91,23 @@ def run(
         None if adapters is None else str(adapters),
     )  # fmt: skip
     plan.check()
-    with progress_bar("eval", lines=60) as bar:
-        failed = evaluation.run(plan, workers or os.cpu_count() or 1, bar, ray)
+    try:
+        with progress_bar("eval", lines=60) as bar:
+            failed = evaluation.run(plan, workers or os.cpu_count() or 1, bar, ray)
+    except KeyboardInterrupt:
+        say(f"stopped; finished cells are in {folder}, and the same command goes on")
+        raise
     page = report.write(folder)
     say(f"{page}: {len(plan.codecs)} codecs, {len(sources)} clips, {len(plan.rates)} rates")
+    measured = [c for cs in report.read(folder).cells().values() for c in cs]
+    if metrics:
+        missing = (f"{m}: {why}" for c in measured for m, why in c.get("not_computed", {}).items())
+        for line in dict.fromkeys(missing):
+            say(f"not computed: {line}")
     if failed:
-        raise GvccError(f"cells that failed: {failed}; the report says why")
+        reasons = dict.fromkeys(c["error"] for c in measured if c["status"] != "ok")
+        shown = "; ".join([*reasons][:3])
+        raise GvccError(f"cells that failed: {failed}: {shown}{' ...' * (len(reasons) > 3)}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -141,7 +152,7 @@ def sweep(
 def ab(
     folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
     page: Annotated[Path, typer.Option("--out", help="The page; the key goes beside it, "
-        "into ab-key.json: keep that from viewers.")] = Path("ab.html"),
+        "ab-key.json for ab.html: keep that from viewers.")] = Path("ab.html"),
     pairs: Annotated[str | None, typer.Option(metavar="A/B,...",
         help="Pairs of codecs; default: all.")] = None,
     rate: Annotated[float | None, typer.Option(
@@ -158,7 +169,12 @@ def ab(
         if any(len(p) != 2 for p in parts):
             raise ConfigError(f"{pairs!r}: expected A/B,C/D")
         asked = [(a, b) for a, b in parts]
-    say(str(choice.write(folder, page, seed, asked, rate)))
+    choice.write(folder, page, seed, asked, rate)
+    key = choice.key_of(page)
+    made = json.loads(key.read_text())
+    say(f"{page}: {len(made['trials'])} trials; its key: {key}")
+    for left in made["skipped"]:
+        say(f"left out: {left['clip']}: {left['why']}")
 
 
 @app.command("ab-report")
@@ -174,6 +190,8 @@ def ab_report(
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
+    say(f"{found['participants']} participants, {found['answers']} answers, "
+        f"{found['repeated']} repeated ones left out")  # fmt: skip
     _show_shares(found)
 
 

@@ -68,7 +68,8 @@ def progress_bar(verb: str, lines: float = 0) -> Iterator[Callable[[str, int, in
 
         def update(state: str, done: int, total: int) -> None:
             nonlocal stage, first, begin, told
-            bar.update(task, state=state, completed=done, total=total)
+            shown = f"{state} {done}/{total}" if lines else state
+            bar.update(task, state=shown, completed=done, total=total)
             now = time.monotonic()
             if not (hidden and lines):
                 return

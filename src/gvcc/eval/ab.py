@@ -22,6 +22,7 @@ from gvcc.eval.report import Results, page, parsed, read, script_json, write_pag
 
 KEY, ANSWERS = "gvcc-ab-key/1", "gvcc-ab-answers/1"
 _SCRIPTS = ("dom.js", "sync.js", "ab.js")
+UNEQUAL = 1.2  # files whose sizes differ more, in ratio, are not compared
 
 
 def write(
@@ -31,12 +32,13 @@ def write(
     pairs: Sequence[tuple[str, str]] | None = None,
     rate: float | None = None,
 ) -> Path:
-    """Write the page `out` of the results in `folder`, and the file ab-key.json beside it; returns
-    the page's path.
+    """Write the page `out` of the results in `folder`, and its key beside it (ab-key.json of
+    ab.html); returns the page's path.
 
     A trial is a clip and a pair of codecs, both at the asked `rate` in bits per pixel (None: the
     middle one). `pairs`: of codecs; None: all of them. `seed` decides the order of the trials and
-    of the sides. Trials that lack a video are left out and listed in the key.
+    of the sides; each viewer has an order of their own. Trials that lack a video are left out, and
+    those with one file over UNEQUAL times the other: the key lists them.
 
     ConfigError for codecs and rates that the results do not have, and where no trial is left.
     """
@@ -53,9 +55,12 @@ def write(
             raise unknown("codec", name, cells)
     if same := [a for a, b in chosen if a == b]:
         raise ConfigError(f"{same[0]} is compared with itself")
+    if len({frozenset(pair) for pair in chosen}) < len(chosen):
+        raise ConfigError("a pair is named twice")
     found, skipped = _trials(results, chosen, rate)
     if not found:
-        raise ConfigError(f"{folder}: no clip has the videos of any pair at {rate:g} bits/pixel")
+        why = "; ".join(f"{s['clip']}: {s['why']}" for s in skipped)
+        raise ConfigError(f"{folder}: nothing to compare at {rate:g} bits/pixel: {why}")
 
     rng = random.Random(seed)
     rng.shuffle(found)
@@ -84,8 +89,13 @@ def write(
     write_page(out, page("ab.html"), fields, {i: p for p, i in sorted(videos.items(), key=_name)})
     about = {"format": KEY, "experiment": experiment, "set": results.setup["set"], "seed": seed,
              "pairs": chosen, "trials": key, "skipped": skipped}  # fmt: skip
-    out.with_name("ab-key.json").write_text(json.dumps(about, indent=1), "utf-8")
+    key_of(out).write_text(json.dumps(about, indent=1), "utf-8")
     return out
+
+
+def key_of(page: Path) -> Path:
+    """The file with a page's key."""
+    return page.with_name(f"{page.stem}-key.json")
 
 
 _Trial = tuple[dict[str, Any], tuple[str, str], tuple[Path, Path, Path]]
@@ -96,7 +106,7 @@ def _trials(
     results: Results, pairs: Sequence[tuple[str, str]], rate: float
 ) -> tuple[list[_Trial], list[dict[str, str]]]:
     at = {
-        (name, c["clip"]): results.decoded(c)
+        (name, c["clip"]): (results.decoded(c), c["bytes"])
         for name, cells in results.cells().items()
         for c in cells if c["rate"] == rate and c["status"] == "ok"
     }  # fmt: skip
@@ -104,12 +114,14 @@ def _trials(
     skipped = []
     for clip, (a, b) in itertools.product(results.clips(), pairs):
         original = results.original(clip["name"])
-        first, second = at.get((a, clip["name"])), at.get((b, clip["name"]))
-        if original and first and second:
+        first, small = at.get((a, clip["name"]), (None, 1))
+        second, large = at.get((b, clip["name"]), (None, 1))
+        if original and first and second and max(small / large, large / small) <= UNEQUAL:
             found.append((clip, (a, b), (original, first, second)))
-        else:
-            lack = [n for n, p in (("original", original), (a, first), (b, second)) if not p]
-            skipped.append({"clip": clip["name"], "no video of": ", ".join(lack)})
+            continue
+        lack = [n for n, p in (("original", original), (a, first), (b, second)) if not p]
+        why = f"no video of {', '.join(lack)}" if lack else f"{a} has {small} bytes, {b} {large}"
+        skipped.append({"clip": clip["name"], "why": why})
     return found, skipped
 
 

@@ -48,8 +48,10 @@ def bd_rate(anchor: Curve, test: Curve, method: str = "pchip") -> tuple[float | 
         raise ConfigError("bjontegaard is missing: pip install 'gvcc[eval]'") from None
     said, curves = [], [clean(anchor), clean(test)]
     for name, curve, raw in zip(("anchor", "codec"), curves, (anchor, test), strict=True):
-        if len(curve) < len(raw):
-            said.append(f"the {name}'s curve is not monotone: {len(raw) - len(curve)} left out")
+        if lost := len(set(raw)) - len(curve):
+            said.append(f"the {name}'s curve is not monotone: {lost} left out")
+        if twice := len(raw) - len(set(raw)):
+            said.append(f"the {name} has one file for several rates: {twice} left out")
     least = 5 if method == "akima" else 2
     if min(map(len, curves)) < least:
         return None, [*said, f"fewer than {least} points"]

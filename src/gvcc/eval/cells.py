@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import tempfile
 import time
 import traceback
@@ -25,12 +24,12 @@ import numpy as np
 from gvcc import codec, media, parser, priors
 from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import every, external
-from gvcc.eval.baselines import BASELINES, SIZE_RULE, Coded
+from gvcc.eval.baselines import BASELINES, Coded, Encoded
 from gvcc.gop import Pictures
 from gvcc.rate import PRESETS, EncodeConfig
 from gvcc.records import Video
 
-VERSION = 1  # of what a cell means: raise it, and finished cells are made again
+VERSION = 2  # of what a cell means: raise it, and finished cells are made again
 _TEXTS = ("prior", "mode", "coder", "alignment")
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
 
@@ -82,7 +81,13 @@ class Job:
 
     def key(self, rate: float) -> str:
         """The name of a cell's file: it changes with everything that its result depends on."""
-        about = [VERSION, self.codec, self.source.identity, rate, self.metrics, command(self)]
+        what: Any = None  # a name of ours says all
+        if self.codec in BASELINES:
+            what = BASELINES[self.codec].command
+        elif not self.codec.startswith("gvcc:"):
+            what = dataclasses.asdict(external.load(self.adapters or "")[self.codec])
+        metrics = sorted(set(self.metrics))
+        about = [VERSION, self.codec, self.source.identity, rate, metrics, what]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,7 +142,14 @@ def check(text: str, adapters: str | None) -> None:
 def command(job: Job) -> str:
     """What is run for a job, in words or as a command line."""
     if job.codec.startswith("gvcc:"):
-        return f"gvcc encode --preset {job.codec.removeprefix('gvcc:').replace('+', ' --')}"
+        preset, *options = job.codec.removeprefix("gvcc:").split("+")
+        given = dict(o.split("=", 1) for o in options)
+        words = [
+            f"-M {v}" if n == "M" else f"--{n.replace('_', '-')} {v}" for n, v in given.items()
+        ]
+        target = [] if "M" in given else ["--bpp RATE"]
+        words += [f"--frames {job.source.frames}"] if job.source.frames else []
+        return " ".join(["gvcc encode CLIP -o FILE --no-audio --preset", preset, *words, *target])
     if job.codec in BASELINES:
         return f"ffmpeg -v error {BASELINES[job.codec].command}"
     adapter = external.load(job.adapters or "")[job.codec]
@@ -147,13 +159,19 @@ def command(job: Job) -> str:
 Tell = Callable[[str], None]
 
 
+BINARY = ("stream", "video", "features")  # of Made
+
+
 @dataclass(frozen=True)
 class Made:
-    """A finished cell and, where there are such, the decoded clip as an MP4 for the report and the
-    features of its patches (an .npz), from which a whole set's FID and KID are computed."""
+    """A finished cell and, where there are such, the coded file and what its name ends with, the
+    decoded clip as an MP4 for the report, and the features of its patches (an .npz), from which a
+    whole set's FID and KID are computed."""
 
     rate: float
     cell: dict[str, Any]
+    stream: bytes = b""
+    suffix: str = ""
     video: bytes = b""
     features: bytes = b""
 
@@ -183,26 +201,18 @@ def _failed(job: Job, rate: float, error: BaseException) -> Made:
     return Made(rate, cell | {"error": (text or [type(error).__name__])[0]})
 
 
-Coder = Callable[[float], tuple[int, dict[str, Any], Callable[[], Pictures]]]
-"""rate -> bytes of the file, what else is known of it, and what decodes it."""
+Coder = Callable[[float], Encoded]
 
 
 def _coder(job: Job, video: Video) -> Coder:
-    pixels = math.prod(video.frames.shape[:3])
     if job.codec in BASELINES:
-        kept = Coded(BASELINES[job.codec], video.frames, video.fps)
-
-        def baseline(rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
-            q, stream = kept.at(rate * pixels / 8)
-            about = {"quality": kept.codec.unit * q, "size_rule": SIZE_RULE}
-            return kept.sizes[q], about, lambda: kept.decoded(stream)
-
-        return baseline
+        return Coded(BASELINES[job.codec], video.frames, video.fps)
     if job.codec.startswith("gvcc:"):
         asked = config(job.codec, priors.pick_device(job.device, config(job.codec).prior))
         prior = priors.load(asked.prior, asked.device)
 
-        def gvcc(rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
+        def gvcc(rate: float) -> Encoded:
+            begin = time.monotonic()
             aim: Any = {} if asked.atoms is not None else {"bpp": rate}
             data = b"".join(
                 part.data
@@ -210,23 +220,20 @@ def _coder(job: Job, video: Video) -> Coder:
             )
             header = parser.read_header(data)[0]
             about = {"prior": header.prior, "weights": header.digest.hex()}
-            return (
-                len(data),
-                about,
-                lambda: np.stack(
-                    list(codec.Decoder(BytesIO(data), prior, asked.device).pictures())
-                ),
-            )
+
+            def decode() -> Pictures:
+                return np.stack(list(codec.Decoder(BytesIO(data), prior, asked.device).pictures()))
+
+            return Encoded(len(data), about, decode, time.monotonic() - begin, data, ".gvcc")
 
         return gvcc
     return external.Coded(external.load(job.adapters or "")[job.codec], video)
 
 
 def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
+    made = coder(rate)
     begin = time.monotonic()
-    size, about, decode = coder(rate)
-    middle = time.monotonic()
-    shown = decode()
+    shown = made.decode()
     end = time.monotonic()
     t, h, w, _ = video.frames.shape
     names = [n for n in job.metrics if n not in every.SET_NAMES]
@@ -242,14 +249,14 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
         found.not_computed.update(dict.fromkeys(every.SET_NAMES, reason) if reason else {})
     cell = {
         "codec": job.codec, "clip": job.source.name, "rate": rate, "status": "ok",
-        "frames": t, "height": h, "width": w, "fps": str(video.fps), "bytes": size,
-        "bits_per_pixel": 8 * size / (t * h * w),
-        "kbps": 8 * size * float(video.fps) / t / 1000,
-        "encode_s": round(middle - begin, 2), "decode_s": round(end - middle, 2), **about,
+        "frames": t, "height": h, "width": w, "fps": str(video.fps), "bytes": made.size,
+        "bits_per_pixel": 8 * made.size / (t * h * w),
+        "kbps": 8 * made.size * float(video.fps) / t / 1000,
+        "encode_s": round(made.seconds, 2), "decode_s": round(end - begin, 2), **made.about,
         "metrics": found.values, "not_computed": found.not_computed,
         "profile": every.profile(video.frames, shown),
     }  # fmt: skip
-    return Made(rate, cell, as_mp4(shown, video.fps), features)
+    return Made(rate, cell, made.stream, made.suffix, as_mp4(shown, video.fps), features)
 
 
 def _features(ref: Pictures, out: Pictures, device: str) -> tuple[bytes, str]:

@@ -14,12 +14,13 @@ qualities the one whose size is nearest to the target is taken.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shlex
 import subprocess
 import tempfile
+import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -30,7 +31,7 @@ import numpy as np
 
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import baselines
-from gvcc.eval.baselines import FLAGS, ffmpeg
+from gvcc.eval.baselines import BASELINES, FLAGS, Encoded, ffmpeg
 from gvcc.gop import Pictures
 from gvcc.records import Video
 
@@ -49,8 +50,10 @@ class Adapter:
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be run."""
-        if not self.qualities:
-            raise ValueError("qualities are empty")
+        if not self.qualities or not all(isinstance(q, int | float) for q in self.qualities):
+            raise ValueError("qualities: expected a list of numbers")
+        if not all(isinstance(t, str) for t in (self.encode, self.decode, self.pixels)):
+            raise ValueError("encode, decode and pixels: expected text")
         given = dict.fromkeys(("frames", "height", "width", "fps"), 1)
         paths = dict.fromkeys(("source", "coded", "decoded"), Path("a"))
         for command in (self.encode, self.decode):
@@ -71,13 +74,29 @@ def load(path: str) -> dict[str, Adapter]:
     """The adapters in a TOML file; ConfigError if it is none."""
     try:
         tables = tomllib.loads(Path(path).read_text())
-        return {
-            name: Adapter(**t | {"qualities": tuple(t["qualities"])}) for name, t in tables.items()
-        }
+        return {name: _adapter(name, fields) for name, fields in tables.items()}
     except OSError as e:
         raise ConfigError(f"adapters {path}: {e.strerror}") from None
-    except (ValueError, TypeError, KeyError) as e:
+    except ValueError as e:
         raise ConfigError(f"adapters {path}: {e}") from None
+
+
+def _adapter(name: str, table: Any) -> Adapter:
+    """ValueError for what is none."""
+    known = [f.name for f in dataclasses.fields(Adapter)]
+    if name in BASELINES or name.startswith("gvcc:"):
+        raise ValueError(f"[{name}] is the name of another codec")
+    if not isinstance(table, dict):
+        raise ValueError(f"{name} is no table")
+    for field in table:
+        if field not in known:
+            raise ValueError(f"[{name}] has {field!r}; known are {', '.join(known)}")
+    for field in known[:3]:
+        if field not in table:
+            raise ValueError(f"[{name}] lacks {field!r}")
+    if not isinstance(table["qualities"], list):
+        raise ValueError(f"[{name}] qualities: expected a list of numbers")
+    return Adapter(**table | {"qualities": tuple(table["qualities"])})
 
 
 class Coded:
@@ -87,6 +106,7 @@ class Coded:
         self.adapter, self.video = adapter, video
         self._work = tempfile.TemporaryDirectory()
         self.sizes: dict[int, int] = {}
+        self.seconds: dict[int, float] = {}
         t, h, w, _ = video.frames.shape
         self._about = {"frames": t, "height": h, "width": w, "fps": float(video.fps),
                        "source": self._path("source.yuv"), "decoded": self._path("decoded.yuv"),
@@ -107,13 +127,19 @@ class Coded:
             said = run.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise MediaError(f"{words[0]} ended with {run.returncode}: {said[-1]}")
 
-    def __call__(self, rate: float) -> tuple[int, dict[str, Any], Callable[[], Pictures]]:
+    def __call__(self, rate: float) -> Encoded:
+        """The clip at so many bits per pixel. The stream of a codec that writes a folder is not
+        kept."""
         if not self.sizes:
             self._prepare()
         target = rate * math.prod(self.video.frames.shape[:3]) / 8
         best = baselines.nearest(self.sizes, target)
         about = {"quality": self.adapter.qualities[best], "size_rule": "bytes of the coded files"}
-        return self.sizes[best], about, lambda: self._decoded(best)
+        coded = self._path(f"coded{best}")
+        stream = coded.read_bytes() if coded.is_file() else b""
+        return Encoded(
+            self.sizes[best], about, lambda: self._decoded(best), self.seconds[best], stream
+        )
 
     def _prepare(self) -> None:
         to_yuv = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS}"
@@ -125,7 +151,9 @@ class Coded:
         sizes = {}
         for i, q in enumerate(self.adapter.qualities):
             coded = self._path(f"coded{i}")
+            begin = time.monotonic()
             self._run(self.adapter.encode, quality=q, coded=coded)
+            self.seconds[i] = time.monotonic() - begin
             files = [coded] if coded.is_file() else [p for p in coded.rglob("*") if p.is_file()]
             size = sum(p.stat().st_size for p in files)
             if not size:
@@ -138,8 +166,13 @@ class Coded:
         self._run(self.adapter.decode, coded=self._path(f"coded{index}"),
                   quality=self.adapter.qualities[index])  # fmt: skip
         t, h, w, _ = self.video.frames.shape
-        raw = (w, h, self.adapter.pixels, str(self.video.fps))
-        return read_raw(self._path("decoded.yuv"), raw, t).frames
+        raw, path = (w, h, self.adapter.pixels, str(self.video.fps)), self._path("decoded.yuv")
+        if not path.is_file():
+            raise MediaError("the decoder left nothing at {decoded}")
+        frames = read_raw(path, raw, None).frames
+        if len(frames) != t:
+            raise MediaError(f"{path.name} has {len(frames)} frames, {t} are needed")
+        return frames
 
 
 def read_raw(path: Path, raw: Raw, frames: int | None) -> Video:

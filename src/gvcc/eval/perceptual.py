@@ -85,6 +85,14 @@ def _folders() -> Iterator[Path]:
     yield (Path(home) if home else Path.home() / ".cache/torch") / "hub/checkpoints"
 
 
+def present() -> list[str]:
+    """The files of weights that are there: with others, other metrics can be computed."""
+    return sorted(
+        f"{p.name} {p.stat().st_size}" for f in _folders() if f.is_dir() for p in f.iterdir()
+        if p.is_file()
+    )  # fmt: skip
+
+
 def find_file(what: str, name: str, package: str = "", inside: str = "", how: str = "") -> Path:
     """The file `name` of weights, or `inside` an installed `package`; ConfigError for lack of it.
 

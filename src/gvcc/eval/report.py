@@ -60,7 +60,8 @@ class Results:
 
     def original(self, clip: str) -> Path | None:
         """The original of a clip as a video file, if it is there."""
-        return _inside(self.folder, f"media/original/{clip}.mp4")
+        (found,) = (c for c in self.setup["clips"] if c["name"] == clip)
+        return _inside(self.folder, found["video"]) if found.get("video") else None
 
     def decoded(self, cell: Mapping[str, Any]) -> Path | None:
         """What a cell decodes to as a video file, if it is there."""

@@ -9,9 +9,11 @@ neither this folder nor to survive.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import bd, cells, every, inception
+from gvcc.eval import bd, cells, every, inception, perceptual
 from gvcc.eval.cells import Job, Made, Source
 from gvcc.priors.store import write
 
@@ -87,7 +89,9 @@ class Plan:
         if len(set(self.codecs)) < len(self.codecs):
             raise ConfigError("a codec is named twice")
         if not self.rates or not all(0 < r < 24 for r in self.rates):
-            raise ConfigError("rates are bits per pixel, above 0")
+            raise ConfigError("rates are bits per pixel, between 0 and 24")
+        if len(set(self.rates)) < len(self.rates):
+            raise ConfigError("a rate is named twice")
         for name in self.metrics:
             if name not in (known := (*every.NAMES, *every.SET_NAMES)):
                 raise unknown("metric", name, known)
@@ -123,26 +127,35 @@ class _Kept:
 
     def open(self, job: Job) -> Job | None:
         """The job with the rates that are not measured yet; None if there are none. Cells that
-        failed are tried again."""
-        left = tuple(r for r in job.rates if self.read(job, r).get("status") != "ok")
+        failed are tried again, and those that lack a metric once there are other weights."""
+        left = tuple(r for r in job.rates if not self._whole(self.read(job, r)))
         with self.lock:
             self.done += len(job.rates) - len(left)
         return dataclasses.replace(job, rates=left) if left else None
 
+    def _whole(self, cell: dict[str, Any]) -> bool:
+        files = [self.plan.folder / cell[n] for n in ("video", "stream") if cell.get(n)]
+        same = not cell.get("not_computed") or cell.get("weights") == perceptual.present()
+        return cell.get("status") == "ok" and same and all(p.is_file() for p in files)
+
     def read(self, job: Job, rate: float) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self.path(job, rate).read_text())
-            return found
+            found = json.loads(self.path(job, rate).read_text())
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def keep(self, job: Job, made: Made) -> None:
         """Write a finished cell; its clip first, so that a cell that is there has one."""
-        cell = dict(made.cell)
-        if made.video:
-            at = f"media/{safe(job.codec)}/{job.source.name}-{made.rate:g}.mp4"
-            write(self.plan.folder / at, made.video)
-            cell["video"] = at
+        cell = made.cell | {"weights": perceptual.present()} if made.cell.get("not_computed") \
+            else dict(made.cell)  # fmt: skip
+        # The key: the same clip at another size must not take its place.
+        name = f"{safe(job.codec)}/{job.source.name}-{made.rate:g}-{job.key(made.rate)[:8]}"
+        for kind, at, data in (("stream", f"streams/{name}{made.suffix}", made.stream),
+                               ("video", f"media/{name}.mp4", made.video)):  # fmt: skip
+            if data:
+                write(self.plan.folder / at, data)
+                cell[kind] = at
         if made.features:
             write(self.path(job, made.rate).with_suffix(".npz"), made.features)
         write(self.path(job, made.rate), json.dumps(cell).encode())
@@ -160,6 +173,10 @@ def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None 
     """Measure what is not measured yet, and write setup.json, results/, bd.json; returns how many
     cells failed. `ray`: the address of a cluster, or "local" for one of this process's own."""
     plan.check()
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"{plan.folder}: {e.strerror}") from None
     kept = _Kept(plan, tell)
     work = [job for j in plan.jobs() if (job := kept.open(j)) is not None]
     tell("cells", kept.done, kept.total)
@@ -202,8 +219,10 @@ def _in_processes(job: Job, kept: _Kept) -> None:
                 for line in worker.stdout:
                     made = Made(**json.loads(line))
                     rates.remove(made.rate)
-                    video, features = (bytes.fromhex(str(v)) for v in (made.video, made.features))
-                    kept.keep(job, Made(made.rate, made.cell, video, features))
+                    binary: dict[str, Any] = {
+                        n: bytes.fromhex(getattr(made, n)) for n in cells.BINARY
+                    }
+                    kept.keep(job, dataclasses.replace(made, **binary))
             with kept.lock:
                 kept.workers.discard(worker)
                 if kept.stopped:
@@ -230,6 +249,7 @@ def _on_ray(work: Sequence[Job], address: str, workers: int) -> Iterator[tuple[J
         import ray
     except ImportError:
         raise ConfigError("--ray needs Ray: pip install 'gvcc[ray]'") from None
+    _check_reachable(address)
     mine = not ray.is_initialized()
     if mine and address == "local":
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
@@ -260,6 +280,16 @@ def _on_ray(work: Sequence[Job], address: str, workers: int) -> Iterator[tuple[J
             ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """ConfigError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as e:
+            raise ConfigError(f"--ray {address}: {e.strerror or e}") from None
+
+
 def _single(job: Job) -> Iterator[Job]:
     """A job in parts that may run on different machines: a baseline's rates share their encodes."""
     if job.codec.startswith("gvcc:"):
@@ -285,6 +315,20 @@ def _set_metrics(plan: Plan, kept: _Kept, codec: str, rate: float) -> dict[str, 
     return dict(zip(every.SET_NAMES, inception.distances(a, b), strict=True))
 
 
+def _clip(plan: Plan, source: Source, cell: dict[str, Any] | None) -> dict[str, Any]:
+    """What a report says of a clip, and the original as a video; little if every cell failed."""
+    clip: dict[str, Any] = {"name": source.name}
+    if cell is None:
+        return clip
+    at = f"media/original/{source.name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}"
+    if not (path := plan.folder / f"{at}.mp4").exists():
+        video = source.read()
+        write(path, cells.as_mp4(video.frames, video.fps))
+    return (
+        clip | {k: cell[k] for k in ("frames", "width", "height", "fps")} | {"video": f"{at}.mp4"}
+    )
+
+
 def _summed(plan: Plan, kept: _Kept) -> int:
     """Write the files that reports are made of; returns how many cells failed."""
     found: dict[str, list[dict[str, Any]]] = {c: [] for c in plan.codecs}
@@ -304,14 +348,8 @@ def _summed(plan: Plan, kept: _Kept) -> int:
                   "set_metrics": of_set, "cells": found[codec]}  # fmt: skip
         path = plan.folder / "results" / f"{safe(codec)}__{safe(plan.name)}.json"
         write(path, json.dumps(result, indent=1).encode())
-    shown = [c for c in found[plan.codecs[0]] if c["rate"] == plan.rates[0]]
-    for source, cell in zip(plan.sources, shown, strict=True):
-        at = plan.folder / f"media/original/{source.name}.mp4"
-        if not at.exists() and cell["status"] == "ok":
-            video = source.read()
-            write(at, cells.as_mp4(video.frames, video.fps))
-    clips = [{"name": s.name, **{k: c.get(k) for k in ("frames", "width", "height", "fps")}}
-             for s, c in zip(plan.sources, shown, strict=True)]  # fmt: skip
+    fine = {c["clip"]: c for cs in found.values() for c in cs if c["status"] == "ok"}
+    clips = [_clip(plan, source, fine.get(source.name)) for source in plan.sources]
     setup = {"set": plan.name, "height": plan.sources[0].height, "frames": plan.sources[0].frames,
              "rates": list(plan.rates), "codecs": list(plan.codecs), "clips": clips}  # fmt: skip
     write(plan.folder / "setup.json", json.dumps(setup, indent=1).encode())

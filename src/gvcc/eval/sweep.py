@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from gvcc import codec, describe, parser
-from gvcc.errors import unknown
+from gvcc.errors import ConfigError, unknown
 from gvcc.eval import metrics, table6
 from gvcc.eval.cells import Source
+from gvcc.eval.report import parsed
 from gvcc.priors import Prior
 from gvcc.priors.store import write
 from gvcc.rate import EncodeConfig
@@ -83,8 +84,7 @@ def run(
     path = folder / "sweep.json"
     setup = {"prior": prior.spec.id, "weights": prior.spec.digest.hex(),
              "base": dataclasses.asdict(base)}  # fmt: skip
-    old = json.loads(path.read_text()) if path.exists() else {}
-    rows: list[dict[str, Any]] = old["rows"] if old.get("setup") == setup else []
+    rows: list[dict[str, Any]] = _kept(path, setup) if path.exists() else []
     done = {(r["study"], r["value"], r["source"]) for r in rows}
     shortest = min(len(s.read().frames) for s in sources) if "GOP" in names else 0
     asked = [c for c in cells(names, base, device) if c[0] != "GOP" or c[1] <= shortest]
@@ -113,6 +113,17 @@ def run(
     return rows
 
 
+def _kept(path: Path, setup: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a sweep that was begun; ConfigError if it is another's."""
+    found = parsed(path)
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+        raise ConfigError(f"{path}: no results of a sweep")
+    if found.get("setup") != setup:
+        raise ConfigError(f"{path} is of another prior or base; give another --out")
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
 def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folder: Path) -> None:
     """A picture of each study, PNG and SVG: ours, the mean over clips, beside the published."""
     import matplotlib
@@ -123,7 +134,7 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
     for name in names:
         if not (mine := [r for r in rows if r["study"] == name]):
             continue
-        figure, axes = pyplot.subplots(figsize=(5, 3.6))
+        figure, axes = pyplot.subplots(figsize=(5, 3.8), layout="constrained")
         if name == "rd":
             key, label = "published_bits_per_pixel", "bits per pixel, as published"
             theirs = [(17 * 9 * r.atoms * ((r.codebook - 1).bit_length() + 1) / (33 * 480 * 848),
@@ -136,13 +147,18 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
             own = [(v, _mean(mine, v, "value")[1]) for v in sorted({r["value"] for r in mine})]
         axes.plot(*zip(*sorted(own), strict=True), "o-", label=f"{prior}, ours")
         other = axes.twinx()
-        other.plot(*zip(*sorted(theirs), strict=True), "s--", color="tab:gray", label="published")
+        other.plot(
+            *zip(*sorted(theirs), strict=True),
+            "s--",
+            color="tab:gray",
+            label="published: Wan2.1 1.3B, other clips",
+        )
         axes.set(xlabel=label, ylabel=f"PSNR, dB ({prior})",
                  xscale="linear" if name in ("T", "g_scale", "GOP") else "log")  # fmt: skip
-        other.set_ylabel("PSNR, dB (published: Wan2.1 1.3B, other clips)")
+        other.set_ylabel("PSNR, dB (published)")
         lines = axes.get_lines() + other.get_lines()
-        axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=7)
-        figure.tight_layout()
+        axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=7, ncols=2,
+                    loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)  # fmt: skip
         for kind in ("png", "svg"):
             figure.savefig(folder / f"sweep-{name}.{kind}", dpi=120)
         pyplot.close(figure)

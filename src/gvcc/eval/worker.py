@@ -13,10 +13,7 @@ from gvcc.eval import cells
 def main() -> None:
     job = cells.Job.of(json.loads(sys.argv[1]))
     for made in cells.run(job):
-        line = dataclasses.asdict(made) | {
-            "video": made.video.hex(),
-            "features": made.features.hex(),
-        }
+        line = dataclasses.asdict(made) | {n: getattr(made, n).hex() for n in cells.BINARY}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 

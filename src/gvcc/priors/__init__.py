@@ -196,10 +196,13 @@ def load(
 
 def pick_device(device: str, name: str) -> str:
     """What "auto" stands for: a GPU for the large models, if there is one. The embedded priors stay
-    on the CPU, where a file's pictures are more nearly the same for everybody."""
-    if device != "auto":
-        return device
+    on the CPU, where a file's pictures are more nearly the same for everybody. ConfigError for a
+    GPU that is not there."""
     import torch
 
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device}: PyTorch finds no GPU here")
+    if device != "auto":
+        return device
     large = name.partition(":")[0] in MODELS
     return "cuda" if large and torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,16 @@ def remember(name: str, key: str, value: Any) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file of the cache at once: another process never sees half of it."""
+    """Write a file at once: another process never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
+    # Not tempfile's: those are for their owner alone, and a web server may have to read this one.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as f:
+        with part.open("xb") as f:
             f.write(data)
-        os.replace(name, path)
+        os.replace(part, path)
     except BaseException:
-        os.unlink(name)
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -29,15 +29,24 @@ function screen(id) {
 
 const left = () => {
   const done = new Set(session.answers.map((a) => a.trial));
-  return study.trials.filter((t) => !done.has(t.id));
+  return session.order.map((id) => study.trials.find((t) => t.id === id)).filter((t) => !done.has(t.id));
 };
+
+/** In an order of this viewer's own, so that no clip is always the first or the last. */
+function shuffled(list) {
+  for (let i = list.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [list[i], list[j]] = [list[j], list[i]];
+  }
+  return list;
+}
 
 function begin(event) {
   event.preventDefault();
   const id = at("participant").value.trim();
   if (!id) return;
   session = { format: study.format, experiment: study.experiment, participant: id, started: new Date().toISOString(),
-    user_agent: navigator.userAgent, answers: [] };
+    user_agent: navigator.userAgent, order: shuffled(study.trials.map((t) => t.id)), answers: [] };
   keep();
   next();
 }

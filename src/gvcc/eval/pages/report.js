@@ -1,5 +1,8 @@
 // The page: facts, rate-distortion plots, and what the other files draw.
 
+/** Whether a file's size is far from what was asked for. */
+const missed = (c) => c.status === "ok" && Math.abs(Math.log(c.bits_per_pixel / c.rate)) > Math.log(1.06);
+
 function facts(data) {
   const clips = data.clips.length, ok = data.cells.filter((c) => c.status === "ok").length;
   const priors = [...new Set(data.codecs.map((c) => c.prior).filter(Boolean))];
@@ -14,6 +17,9 @@ function facts(data) {
     "The prior is nano: nano is a small embedded prior; nothing here says anything of Wan.");
   if (ok < data.cells.length) notices.push(el("a", { href: "#failures" },
     `${data.cells.length - ok} of ${data.cells.length} results failed; their messages are below.`));
+  const off = data.cells.filter(missed).length;
+  if (off) notices.push(`${off} file${off > 1 ? "s are" : " is"} over 6 % off the size asked for (≠ in the tables), where a ` +
+    "codec had none nearer: compare along the curves, not at a rate.");
   if (!data.embedded) notices.push("The videos are too large to be in this page: " +
     "it links to the files beside it and shows none without them.");
   at("notices").append(...notices.map((n) => el("p", { class: "notice" }, n)));

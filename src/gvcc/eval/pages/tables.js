@@ -33,7 +33,8 @@ function numberTables(data, player) {
   const columns = [
     ["codec", name, (r) => el("button", { class: "row", title: "Show in the player",
       onclick: () => player.open(r.clip, r.codec, r.rate) }, swatch(r.codec), name(r)), false],
-    plain("asked", "rate", short), plain("bits/pixel", "bits_per_pixel"), plain("bytes", "bytes"),
+    plain("asked", "rate", short),
+    ["bits/pixel", (r) => r.bits_per_pixel, (r) => `${missed(r) ? "≠ " : ""}${num(r.bits_per_pixel)}`, true], plain("bytes", "bytes"),
     plain("kbit/s", "kbps"), plain("encode, s", "encode_s", brief), plain("decode, s", "decode_s", brief),
     ...data.metrics.map((m) => [m.unit ? `${m.label}, ${m.unit}` : m.label, (r) => has(r, m.name),
       (r) => num(has(r, m.name)), true]),
