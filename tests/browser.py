@@ -159,17 +159,15 @@ class Page:
     def place(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
         """The point of an element at the given share of its width and height, scrolled to and come
         to rest: a smooth scroll may still be under way, or something above it be growing."""
-        before, now = None, [0.0]
+        place = (
+            f"(async () => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({block: 'center', behavior: 'instant'}); "
+            "await new Promise((r) => setTimeout(r, 25)); "
+            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        before, now = None, self.js(place)
         while before != now:
-            before, now = (
-                now,
-                self.js(
-                    f"(async () => {{ const e = document.querySelector({json.dumps(selector)}); "
-                    "e.scrollIntoView({block: 'center', behavior: 'instant'}); "
-                    "await new Promise((r) => setTimeout(r, 25)); const b = e.getBoundingClientRect(); "
-                    "return [b.left, b.top, b.width, b.height]; })()"
-                ),
-            )
+            before, now = now, self.js(place)
         left, top, width, height = now
         return left + x * width, top + y * height
 

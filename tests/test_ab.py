@@ -68,11 +68,14 @@ def begin(page: Page, name: str) -> None:
 def downloaded(folder: Path, page: Page) -> dict[str, Any]:
     page.wait("!document.getElementById('done').hidden")
     for _ in range(200):
-        if files := list(folder.glob("*.json")):
-            break
         page.js("new Promise((r) => setTimeout(r, 20))")
-    found: dict[str, Any] = json.loads(files[0].read_text())
-    return found
+        for path in folder.glob("*.json"):
+            try:
+                found: dict[str, Any] = json.loads(path.read_text())
+            except ValueError:  # not yet whole
+                continue
+            return found
+    raise AssertionError("no file was downloaded")
 
 
 def test_all_trials_by_keyboard(page, key, written, tmp_path):
