@@ -99,6 +99,16 @@ def _plainly(d: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _slopes(d: dict[str, Any]) -> str:
+    """dB per doubling of each codec, from the least to the highest of its mean points."""
+    out = []
+    for codec in d["setup"]["codecs"]:
+        rows = [r for r in _rows(d) if r[0] == codec]
+        (low, bottom), (high, top) = ((float(r[2]), r[3]) for r in (rows[0], rows[-1]))
+        out.append(f"{codec} {(top - bottom) / math.log2(high / low):.2f} dB")
+    return ", ".join(out)
+
+
 def _over(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
     """Files that are larger than asked for."""
     return [c for c in _ok(d, codec) if c["bits_per_pixel"] > c["rate"] * (1 + NEAR)]
@@ -122,12 +132,13 @@ def section(name: str) -> str:
         f"`gvcc eval` on the {len(s['clips'])} evaluation clips, {s['frames']} frames each, scaled "
         f"to {s['height']} px height{enlarged}, prior nano; sizes of real files, the others' at "
         f"the quality whose size is nearest to the target (bench/eval_results.py). {smaller}More "
-        f"than {NEAR:.0%} above the target, as the codec cannot go lower: "
+        f"than {NEAR:.0%} above the target, as no lower quality is there or none nearer: "
         f"{', '.join(above) or 'none'}.",
         "Is gvcc better at the size of its own file? The other codec's curve is a straight line "
         "between its points over the logarithm of the size; where it does not reach our size, "
         "nothing is compared.",
         _plainly(d),
+        f"PSNR gained by each doubling of the rate, in the mean: {_slopes(d)}.",
         "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
         _standing(d), "Means over the clips:",
         table(["codec", "asked", "bits/pixel", *(label for _, label in METRICS)], _rows(d)),
@@ -153,7 +164,7 @@ def standing() -> str:
     return "\n\n".join([
         "## Where we stand",
         f"**Comparisons that gvcc with nano wins against classical codecs at equal size: "
-        f"{', '.join(shares)}.** Files that are too large for the size asked for: {_many(ours)} of "
+        f"{', '.join(shares)}.** Files over {NEAR:.0%} above the size asked for: {_many(ours)} of "
         f"gvcc, {_many(others)} of the others. nano is a thousand times smaller than the models of "
         "the papers: nothing here says anything of Wan.",
         *map(section, names),
