@@ -137,7 +137,7 @@ def rate_distortion() -> str:
 
 
 SECTIONS = {
-    summary_eval.standing: {"eval_quick"},
+    summary_eval.standing: {"eval_quick", "autoencoder"},
     summary_eval.sweep: {"sweep"},
     summary_modes.modes: {"modes"},
     summary_modes.chain: {"chain"},
