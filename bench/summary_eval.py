@@ -168,8 +168,8 @@ def standing() -> str:
         f"gvcc, {_many(others)} of the others. nano is a thousand times smaller than the models of "
         "the papers: nothing here says anything of Wan.",
         "Why the curves rise so slowly: nano's autoencoder alone, its latents uncoded, gives "
-        f"{bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips ({bound['height']} px "
-        f"height, {bound['frames']} frames, bench/autoencoder.py), and that is where they end.",
+        f"{bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips ({bound['height']} "
+        f"px height, {bound['frames']} frames, bench/autoencoder.py), and that is where they end.",
         *map(section, names),
     ])  # fmt: skip
 
