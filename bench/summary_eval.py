@@ -201,7 +201,8 @@ def sweep() -> str:
         "parameter at a time, means over clips (bench/sweep_results.py). Published: Wan2.1 1.3B on "
         "Beauty at 720p around M 64, K 16384, T 20, g_scale 3, GOP 33, and for rd its Table 6 at "
         "848x480: another prior, other clips and another size, so only the shapes compare. Size: "
-        "of our file, and as the papers count it.",
+        "of our file, and as the papers count it. GOPs longer than the shortest clip and K = 65536 "
+        "are left out.",
         *(_study(n, [r for r in d["rows"] if r["study"] == n]) for n in names),
     ])  # fmt: skip
 
