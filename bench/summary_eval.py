@@ -153,20 +153,22 @@ def _many(pairs: list[tuple[int, int]]) -> str:
 def standing() -> str:
     """All sets that were measured."""
     names = [n for n in SETS if (RESULTS / f"eval_{n}.json").exists()]
-    shares = []
+    shares, ahead = list[str](), 0
     for metric, label in METRICS:
         found = [_compared(load(f"eval_{n}"), metric)[:2] for n in names]
         won, of = (sum(n) for n in zip(*found, strict=True))
+        ahead += 2 * won > of
         shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
+    verdict = "loses to" if not ahead else f"is ahead by {ahead} of {len(METRICS)} metrics of"
     sets, bound = [load(f"eval_{n}") for n in names], load("autoencoder")
     ours, others = ([(len(_over(d, c)), len(_ok(d, c))) for d in sets for c in _split(d)[i]]
                     for i in (0, 1))  # fmt: skip
     return "\n\n".join([
         "## Where we stand",
-        f"**Comparisons that gvcc with nano wins against classical codecs at equal size: "
-        f"{', '.join(shares)}.** Files over {NEAR:.0%} above the size asked for: {_many(ours)} of "
-        f"gvcc, {_many(others)} of the others. nano is a thousand times smaller than the models of "
-        "the papers: nothing here says anything of Wan.",
+        f"**With nano, gvcc {verdict} the classical codecs. At the size of its own files it is "
+        f"better in so many comparisons: {', '.join(shares)}.** Files over {NEAR:.0%} above the "
+        f"size asked for: {_many(ours)} of gvcc, {_many(others)} of the others. nano is a thousand "
+        "times smaller than the models of the papers: nothing here says anything of Wan.",
         "Why the curves rise so slowly: nano's autoencoder alone, its latents uncoded, gives "
         f"{bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips ({bound['height']} "
         f"px height, {bound['frames']} frames, bench/autoencoder.py), and that is where they end.",
