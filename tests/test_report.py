@@ -332,6 +332,12 @@ def test_large_videos_are_links(browser, folder, tmp_path):
     page.close()
 
 
+def test_ticks_of_frames_are_whole(page):
+    assert page.js("linearTicks(1, 5, 10, 1)") == [1, 2, 3, 4, 5]
+    assert page.js("linearTicks(0, 0.9, 4)") == [0, 0.5]
+    assert page.js("linearTicks(1, 100, 4, 1)") == [50, 100]
+
+
 def test_files_of_another_size_than_asked_for_are_marked(page, folder, browser, tmp_path):
     assert "≠" not in page.text("#tables-body") and "off the size" not in page.text("#notices")
     copy = tmp_path / "r"

@@ -18,8 +18,9 @@ const swatch = (i) => svg("svg", { width: 28, height: 12, viewBox: "-14 -6 28 12
   svg("path", { d: "M-14,0H14", stroke: colour(i), "stroke-width": 2 }),
   svg("path", { d: shape(i), fill: colour(i) }));
 
-function linearTicks(low, high, count) {
-  const rough = (high - low) / count;
+/** Ticks of a linear axis, about `count` of them; `least`: the least step, 1 where only whole numbers mean something. */
+function linearTicks(low, high, count, least = 0) {
+  const rough = Math.max((high - low) / count, least);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
   const out = [];
@@ -104,7 +105,7 @@ class Plot {
     this.y = (v) => height - edge.bottom - (v - y0) / (y1 - y0) * (height - edge.top - edge.bottom);
     this.span = [edge.top, height - edge.bottom];
     const foot = height - edge.bottom;
-    const xTicks = log ? logTicks(Math.exp(x0), Math.exp(x1)) : linearTicks(x0, x1, width / 90);
+    const xTicks = log ? logTicks(Math.exp(x0), Math.exp(x1)) : linearTicks(x0, x1, width / 90, 1);
     for (const tick of linearTicks(y0, y1, height / 50)) {
       const y = this.y(tick);
       this.canvas.append(svg("path", { class: "grid", d: `M${edge.left},${y}H${width - edge.right}` }),
