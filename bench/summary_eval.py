@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pages import RESULTS, load, table
 
+from gvcc.eval.baselines import NEAR  # a curve is taken to go on as far as this, too
 from gvcc.eval.bd import LOWER
 from gvcc.eval.sweep import PUBLISHED
 from gvcc.eval.table6 import ROWS
@@ -16,7 +17,6 @@ ANCHOR = "x265"
 METRICS = (("psnr_rgb_db", "PSNR (RGB), dB"), ("ms_ssim", "MS-SSIM"), ("vmaf", "VMAF"),
            ("tof", "tOF"), ("temporal_error", "temporal error"))  # fmt: skip
 SETS = {"quick": "176 lines", "256": "256 lines", "480": "480 lines"}
-NEAR = 0.06  # a curve is taken to go on as far as this, in ratio of sizes
 
 
 def _ok(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
@@ -114,9 +114,8 @@ def _over(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
     return [c for c in _ok(d, codec) if c["bits_per_pixel"] > c["rate"] * (1 + NEAR)]
 
 
-def section(name: str) -> str:
+def section(name: str, d: dict[str, Any]) -> str:
     """One set: wins, BD-rates, all means."""
-    d = load(f"eval_{name}")
     s = d["setup"]
     enlarged = " (akiyo_cif, of 288, is enlarged)" if s["height"] > 288 else ""
     above = [
@@ -155,17 +154,19 @@ def _many(pairs: list[tuple[int, int]]) -> str:
 
 def standing() -> str:
     """All sets that were measured."""
-    names = [n for n in SETS if (RESULTS / f"eval_{n}.json").exists()]
+    sets = {n: load(f"eval_{n}") for n in SETS if (RESULTS / f"eval_{n}.json").exists()}
     shares, ahead = list[str](), 0
     for metric, label in METRICS:
-        found = [_compared(load(f"eval_{n}"), metric)[:2] for n in names]
+        found = [_compared(d, metric)[:2] for d in sets.values()]
         won, of = (sum(n) for n in zip(*found, strict=True))
         ahead += 2 * won > of
         shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
     verdict = "loses to" if not ahead else f"is ahead by {ahead} of {len(METRICS)} metrics of"
-    sets, bound = [load(f"eval_{n}") for n in names], load("autoencoder")
-    ours, others = ([(len(_over(d, c)), len(_ok(d, c))) for d in sets for c in _split(d)[i]]
-                    for i in (0, 1))  # fmt: skip
+    bound = load("autoencoder")
+    ours, others = (
+        [(len(_over(d, c)), len(_ok(d, c))) for d in sets.values() for c in _split(d)[i]]
+        for i in (0, 1)
+    )
     return "\n\n".join([
         "## Where we stand",
         f"**With nano, gvcc {verdict} the classical codecs. At the size of its own files it is "
@@ -175,7 +176,7 @@ def standing() -> str:
         "Why the curves rise so slowly: nano's autoencoder alone, its latents uncoded, gives "
         f"{bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips ({bound['height']} "
         f"px height, {bound['frames']} frames, bench/autoencoder.py), and that is where they end.",
-        *map(section, names),
+        *(section(name, d) for name, d in sets.items()),
     ])  # fmt: skip
 
 

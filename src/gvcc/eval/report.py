@@ -105,7 +105,8 @@ def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> P
     files = [p for p in dict.fromkeys([*originals.values(), *decoded]) if p is not None]
     embed = sum(4 * math.ceil(p.stat().st_size / 3) for p in files) <= max_embed_mb * 1e6
     ids = {p: f"v{i}" for i, p in enumerate(files)}
-    data = _data(results)
+    curves = plots.all_curves(results.codecs)
+    data = _data(results, curves)
     for clip in data["clips"]:
         path = originals[clip["name"]]
         clip["video"] = ids[path] if path else None
@@ -123,7 +124,6 @@ def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> P
     }
     videos = {i: p for p, i in ids.items()} if embed else {}
     write_page(out, page("report.html"), fields, videos)
-    curves = plots.all_curves(results.codecs)
     plots.write_all(list(results.cells()), curves, len(clips), data["about"], out.parent / "plots")
     return out
 
@@ -167,12 +167,11 @@ def _scripts(videos: Mapping[str, Path]) -> Iterator[bytes]:
         yield b"</script>\n"
 
 
-def _data(results: Results) -> dict[str, Any]:
+def _data(results: Results, means: Mapping[str, list[list[plots.Point]]]) -> dict[str, Any]:
     """All that the page shows, but the videos."""
     setup, cells = results.setup, results.cells()
     names, clips = list(cells), setup["clips"]
     metrics = plots.metrics_of([c for cs in cells.values() for c in cs])
-    means = plots.all_curves(results.codecs)
     number = {c["name"]: i for i, c in enumerate(clips)}
     size = f"height {setup['height']}" if setup.get("height") else "original size"
     frames = f"{setup['frames']} frames" if setup.get("frames") else "all frames"

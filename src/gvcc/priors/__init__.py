@@ -198,6 +198,8 @@ def pick_device(device: str, name: str) -> str:
     """What "auto" stands for: a GPU for the large models, if there is one. The embedded priors stay
     on the CPU, where a file's pictures are more nearly the same for everybody. ConfigError for a
     GPU that is not there."""
+    if device == "cpu":
+        return device
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
