@@ -28,7 +28,7 @@ from gvcc.errors import (
 from gvcc.gop import Assembler, Gop, Pictures
 from gvcc.parser import Coded
 from gvcc.priors import Prior
-from gvcc.records import Audio, Video
+from gvcc.records import Audio, Notice, Video
 from gvcc.session import Event, Progress, Session
 
 
@@ -92,6 +92,7 @@ class Decoder:
         self.prior = _checked(prior, header)
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
+        self.pixel_aspect, self.notices = Fraction(1), tuple[Notice, ...]()
         self.audio: Audio | None = None
         if header.audio:
             audio = next(self._records)

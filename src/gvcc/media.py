@@ -38,7 +38,7 @@ from gvcc.errors import ConfigError, MediaError
 from gvcc.media_out import MUXERS as MUXERS
 from gvcc.media_out import reported
 from gvcc.media_out import write as write
-from gvcc.records import Audio, Colour, Packet
+from gvcc.records import Audio, Colour, Notice, Packet
 from gvcc.records import Clip as Clip
 from gvcc.records import Video as Video
 
@@ -64,7 +64,9 @@ def read(
     held = np.empty((clip.count, clip.height, clip.width, 3), np.uint8)
     for number, pixels in enumerate(clip.pictures()):
         held[number] = pixels
-    return Video(held, clip.fps, clip.colour, clip.audio)
+    return Video(
+        held, clip.fps, clip.colour, clip.audio, clip.pixel_aspect, clip.notices
+    )  # fmt: skip
 
 
 def open_clip(
@@ -179,6 +181,8 @@ class _Decoder:
     count: int
     height: int
     width: int
+    pixel_aspect: Fraction = Fraction(1)
+    notices: tuple[Notice, ...] = ()
 
     def pictures(self) -> Iterator[NDArray[np.uint8]]:
         """Each picture, uint8 [H,W,3]; `MediaError` if it is not as it was at the opening."""

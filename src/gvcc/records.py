@@ -46,11 +46,24 @@ class Audio:
     packets: tuple[Packet, ...]
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What a user should be told of a source, in one sentence.
+
+    `kind` is "broken" (the source is damaged, and part of it is missing here), "lost" (something it
+    holds is not carried, or only in part) or "note" (nothing is lost).
+    """
+
+    kind: str
+    text: str
+
+
 class Clip(Protocol):
     """A clip that is made picture by picture, so that nobody has to hold it whole.
 
     Pictures are full-range RGB, `fps` a second; the packets of `audio` count time from the start
-    of the first. `count` is how many pictures there should be; fewer may come.
+    of the first. `count` is how many pictures there should be; fewer may come. `pixel_aspect` is
+    the width of a pixel over its height. `notices` say what was found at the opening.
     """
 
     @property
@@ -70,6 +83,12 @@ class Clip(Protocol):
 
     @property
     def width(self) -> int: ...
+
+    @property
+    def pixel_aspect(self) -> Fraction: ...
+
+    @property
+    def notices(self) -> tuple[Notice, ...]: ...
 
     def pictures(self) -> Iterator[NDArray[np.uint8]]:
         """Each picture, uint8 [H,W,3], from the first; every call is a new pass.
@@ -91,6 +110,8 @@ class Video:
     fps: Fraction
     colour: Colour = Colour()
     audio: Audio | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    notices: tuple[Notice, ...] = ()
 
     @property
     def count(self) -> int:
