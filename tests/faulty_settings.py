@@ -1,6 +1,8 @@
-"""Faulty vectors of what version 3 has: `reuse`, and the prior's settings."""
+"""Faulty vectors of what versions 3 and 4 have: `reuse`, the prior's settings, a pixel aspect."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 from faulty_vectors import ROOT, header_end, patched, rebuilt
 
@@ -15,6 +17,9 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
     stop = parser.parse((ROOT / "valid" / "rcc-stop.gvcc").read_bytes())
     text = whole.index("café".encode())
     count = whole.index(b"\x08guidance") - 1
+    wide = (ROOT / "valid" / "pixel-aspect.gvcc").read_bytes()
+    tall = parser.parse(wide)
+    extras = header_end(wide) - 4 - 3  # and the three before the checksum: 1, 16, 15
     c, large = "Corrupt", "TooLarge"
     many = tuple((f"s{i:02}", "") for i in range(33))
     return {
@@ -36,5 +41,14 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
                            rebuilt(base, settings=(("prompt", "x" * 4097),))),
         "setting-cut": ("a setting longer than the header", c,
                         patched(whole, text - 3, b"\x7f")),
+        "version-4-without": ("version 4, with the fields of version 3 only", c,
+                              patched(whole, 4, b"\4")),
+        "no-extras": ("version 4 for a header that says nothing new", c,
+                      patched(wide, extras, b"\0", 3)),
+        "square-pixels": ("version 4 for square pixels", c, patched(wide, extras + 1, b"\1\1")),
+        "reserved-extras": ("reserved bit of the extras", "Unsupported",
+                            patched(wide, extras, b"\3")),
+        "unreduced-aspect": ("pixels of 16:14", c, patched(wide, extras + 2, b"\x0e")),
+        "narrow-pixels": ("pixels of 1:257", c, rebuilt(tall, pixel_aspect=Fraction(1, 257))),
         "many-settings": ("33 settings", large, rebuilt(base, settings=many)),
     }  # fmt: skip

@@ -69,6 +69,7 @@ YOUNGER = {
     "context": 1,
     "reuse": 1,
     "settings": [],
+    "pixel_aspect": "1",
 }  # fields, and what they are in old files
 
 

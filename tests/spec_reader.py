@@ -19,7 +19,7 @@ class Part(Bytes):
     def header(self):  # section 2.1
         need(self.data and b"\x8bGVC".startswith(self.data[:4]), "magic")
         version = self.take(5)[4]
-        need(version in (2, 3), "version", "Unsupported")
+        need(version in (2, 3, 4), "version", "Unsupported")
         body, crc = Part(self.blob()), zlib.crc32(self.data[: self.at])
         need(self.number(4) == crc, "the header's checksum")
         return body.fields(version) | {"crc": crc}
@@ -52,8 +52,12 @@ class Part(Bytes):
         h |= {field: self.varint() for field in ("gop", "overlap", "size", "seed")}
         h["table"] = self.varint() if h["flags"] & 8 else None
         need(h["table"] != 0, "a schedule numbered 0")
-        h["reuse"], h["settings"] = (self.varint(), self.settings()) if version == 3 else (1, ())
-        need(version == 2 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
+        h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
+        need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
+        extras = self.varint() if version > 3 else 0
+        need(extras < 2, "extras", "Unsupported")
+        a, b = h["pixel_aspect"] = self.fraction() if extras else (1, 1)
+        need(version < 4 or a != b, "version 4 for nothing")
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
@@ -67,6 +71,7 @@ class Part(Bytes):
         ):  # fmt: skip
             need(low <= h[field] <= high, field)
         need(d <= n << 16 and n <= d << 16, "frame rate")
+        need(b <= a << 8 and a <= b << 8, "pixel aspect")
         need(h["path"] == "rf" or h["rule"] == "posterior", "rule and path")
         if h["coder"] == "rcc":
             need((h["rule"], h["allocation"]) == ("posterior", "matched"), "rule of rcc")
@@ -80,7 +85,7 @@ class Part(Bytes):
         need(all(len(t.encode()) <= 4096 for _, t in h["settings"]), "a setting", "TooLarge")
         pixels, gop = h["width"] * h["height"], min(h["gop"], h["frames"])
         need(max(h["width"], h["height"]) <= 16384, "side", "TooLarge")
-        need(pixels * gop <= 2**29 and pixels * h["frames"] <= 2**32, "frames", "TooLarge")
+        need(pixels * gop <= 2**29, "a GOP's pixels", "TooLarge")
         return h
 
     def record(self, kind, index, header_crc):  # section 2.3: head, body, whether it checks

@@ -70,7 +70,7 @@ def as_spec(data: bytes) -> dict[str, Any]:
     end = parser.read_header(data)[1]
     header = dataclasses.asdict(h) | {
         "digest": h.digest.hex(),
-        "fps": (h.fps.numerator, h.fps.denominator),
+        "fps": h.fps.as_integer_ratio(), "pixel_aspect": h.pixel_aspect.as_integer_ratio(),
         "colour": [h.colour.matrix, h.colour.primaries, h.colour.transfer],
         "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.table > 0)
         + 16 * gop.ALIGNMENTS.index(h.alignment),
@@ -162,6 +162,7 @@ def headers(draw: st.DrawFn) -> Header:
         settings=tuple(sorted(draw(st.dictionaries(
             st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=9),
             st.text(max_size=9), max_size=3)).items())),
+        pixel_aspect=draw(st.just(Fraction(1)) | st.fractions(Fraction(1, 256), 256)),
     )  # fmt: skip
 
 

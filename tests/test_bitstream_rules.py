@@ -18,9 +18,11 @@ from gvcc.errors import Corrupt, FormatError, TooLarge, Unsupported
 EDGES = [  # field, name in the message, the last values that are legal, the first that are not
     ("width", "width", (16, 16384), (15, 65536)),
     ("height", "height", (16, 16384), (0, 65536)),
-    ("frames", "frames", (1,), (0, 2**32)),
+    ("frames", "frames", (1, 2**32 - 1), (0, 2**32)),
     ("fps", "frame rate", (Fraction(1, 2**16), Fraction(2**16)),
      (Fraction(1, 2**16 + 1), Fraction(2**16 + 1))),
+    ("pixel_aspect", "pixel aspect", (Fraction(1, 2**8), Fraction(16, 11), Fraction(2**8)),
+     (Fraction(1, 2**8 + 1), Fraction(2**8 + 1), Fraction(0))),
     ("gop", "GOP length", (1, 1024), (0, 1025)),
     ("overlap", "overlap", (0, 2), (3,)),
     ("steps", "steps", (255,), (1, 0)),
@@ -94,10 +96,8 @@ def test_unknown_schedules() -> None:
 
 def test_limits() -> None:
     data, wide = GOLDEN_BYTES, 48 * 32
-    parser.parse(data, Limits(side=48, gop_pixels=5 * wide, total_pixels=7 * wide))
-    for limits in (
-        Limits(side=47), Limits(gop_pixels=5 * wide - 1), Limits(total_pixels=7 * wide - 1),
-    ):  # fmt: skip
+    parser.parse(data, Limits(side=48, gop_pixels=5 * wide, held_pixels=0))
+    for limits in (Limits(side=47), Limits(gop_pixels=5 * wide - 1)):
         with pytest.raises(TooLarge):
             parser.parse(data, limits)
 

@@ -102,14 +102,16 @@ def test_a_killed_encode_can_be_resumed(run: Run, tmp_path: Path) -> None:
         until(lambda: part.exists() and part.stat().st_size > 300)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert sorted(tmp_path.iterdir()) == [part, source]
+    proofs = tmp_path / "a.gvcc.part.proofs"
+    assert sorted(tmp_path.iterdir()) == [part, proofs, source]
     size = part.stat().st_size
     # What is whole can be looked at.
     done = run("decode", part, "-o", tmp_path / "so far.y4m")
     assert done.code == 1 and "of 33 frames" in done.err
     assert 5 <= media.read(tmp_path / "so far.y4m").count < 33
     done = run(*args, "--resume")
-    assert done.code == 0 and file.stat().st_size > size and not part.exists()
+    assert done.code == 0 and file.stat().st_size > size
+    assert not part.exists() and not proofs.exists()
     assert file.read_bytes() == gvcc.encode(source, config)
 
 
@@ -117,14 +119,19 @@ def test_resume_refuses_another_clip_and_keeps_the_part(
     run: Run, clip: Path, large: Path, tmp_path: Path
 ) -> None:
     config = gvcc.EncodeConfig(prior="gauss", gop=5, size=500)
-    part = tmp_path / "a.gvcc.part"
-    part.write_bytes(b"".join(pieces(clip, config)[:2]))
-    before = part.read_bytes()
+    part, proofs = tmp_path / "a.gvcc.part", tmp_path / "a.gvcc.part.proofs"
+    parts = list(codec.encode_parts(media.open_clip(str(clip)), config))
+    part.write_bytes(b"".join(p.data for p in parts[:2]))
     args = ("-o", tmp_path / "a.gvcc", *GAUSS, "--gop", "5", "--size", "500", "--resume")
-    for other in ((large, "--frames", "9"), (clip, "--seed", "5")):
+    done = run("encode", clip, *args)
+    assert done.code == 2 and "nothing proves" in done.err
+    proofs.write_text("".join(f"{p.proof}\n" for p in parts[:2]))
+    before = part.read_bytes(), proofs.read_bytes()
+    for other, says in (((large, "--frames", "9"), "another clip"),
+                        ((clip, "--seed", "5"), "other settings: seed None, now 5")):  # fmt: skip
         done = run("encode", *other, *args)
-        assert done.code == 2 and "of another clip or of other settings" in done.err
-        assert part.read_bytes() == before
+        assert done.code == 2 and f"the unfinished file is of {says}" in done.err
+        assert (part.read_bytes(), proofs.read_bytes()) == before
     assert run("encode", clip, *args).code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["a.gvcc"]
 

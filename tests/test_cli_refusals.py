@@ -18,7 +18,7 @@ from cli_runner import GVCC, Run
 
 import gvcc
 from gvcc import codec, colour, media
-from gvcc.terminal import Growing
+from gvcc.files import Growing
 
 # -- what is refused --------------------------------------------------------------------------
 
@@ -287,17 +287,18 @@ def test_a_full_disk_keeps_the_gops_that_are_there(
     """Of a file of which no GOP was written nothing stays."""
     real, written = Growing.write, []
 
-    def write(self: Growing, data: bytes) -> None:
+    def write(self: Growing, data: bytes, proof: str | None = None) -> None:
         if len(written) == after:
             raise gvcc.GvccError("no space")
         written.append(data)
-        real(self, data)
+        real(self, data, proof)
 
     monkeypatch.setattr(Growing, "write", write)
     done = run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5", "--size", "400")
     assert done.code == 1 and done.err.endswith("gvcc: no space\n")
-    left = [p.read_bytes() for p in tmp_path.iterdir()]
-    assert left == ([] if after == 1 else [b"".join(written)])
+    left = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert left.pop("a.gvcc.part.proofs", b"").count(b"\n") == (0 if after == 1 else after)
+    assert left == ({} if after == 1 else {"a.gvcc.part": b"".join(written)})
     assert ("--resume goes on with it" in done.err) == (after == 2)
 
 
@@ -318,8 +319,9 @@ def test_ctrl_c_leaves_no_half_file(
     else:
         done = run("decode", coded, "-o", f"{tmp_path}/pictures/")
     assert (done.code, done.out) == (130, b"")
-    left = [p.name for p in tmp_path.iterdir()]
-    assert left == (["a.gvcc.part"] if stage == "write" else [])  # whole, but for its name
+    left = sorted(p.name for p in tmp_path.iterdir())
+    whole = ["a.gvcc.part", "a.gvcc.part.proofs"]  # but for its name
+    assert left == (whole if stage == "write" else [])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -342,8 +344,8 @@ def test_a_killed_encode_leaves_whole_gops_or_nothing(
     assert process.returncode == code
     assert b"Traceback" not in rest
     assert b"a.gvcc.part holds what was done; --resume goes on with it" in rest
-    (part,) = tmp_path.iterdir()
-    assert part.name == "a.gvcc.part"
+    part, proofs = sorted(tmp_path.iterdir())
+    assert (part.name, proofs.name) == ("a.gvcc.part", "a.gvcc.part.proofs")
     with pytest.raises(gvcc.Truncated) as caught:
         gvcc.inspect(part.read_bytes())
     assert 1 <= caught.value.whole_gops < 9

@@ -165,6 +165,7 @@ EXTREMES: dict[str, list[Any]] = {
     "g_scale": [0.0, 3.0, 255.0], "knob": [1.0, 1.3, 2.0, 255 / 64],
     "multistep": [False, True], "audio": [False, True],
     "prior": ["tiny", "gauss", "", "x" * 65, "a b"], "digest": [b"\0" * 8],
+    "pixel_aspect": [Fraction(1), Fraction(16, 15), Fraction(256), Fraction(1, 257)],
     "reuse": [1, 2, 3, 255, 256], "settings": [(), (("prompt", "é"),), (("b", ""), ("a", ""))],
 }  # fmt: skip
 

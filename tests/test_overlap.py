@@ -237,13 +237,15 @@ def test_a_broken_off_encode_goes_on(alignment: str) -> None:
     asked = EncodeConfig(mode="overlap", alignment=alignment, gop=GOP, overlap=5, size=SIZE,
                          coder="rcc")  # fmt: skip
     video = clip(FRAMES, 33, 49)
-    whole = [p.data for p in codec.encode_parts(video, asked, prior(), resume=encoded.data)]
+    made_of = list(codec.encode_parts(video, asked, prior()))
+    whole, proofs = [p.data for p in made_of], [p.proof for p in made_of if p.proof is not None]
     assert b"".join(whole) == encoded.data
     for keep in (1, 3):
-        begun = b"".join(whole[:keep]) + whole[keep][:9]
-        parts = list(codec.encode_parts(video, asked, prior(), resume=begun))
+        begun = codec.Begun(b"".join(whole[:keep]) + whole[keep][:9], proofs)
+        parts = list(codec.encode_parts(video, asked, prior(), begun=begun))
         assert b"".join(p.data for p in parts) == encoded.data
         shown = np.concatenate([p.pictures for p in parts if p.pictures is not None])
         assert np.array_equal(shown, encoded.frames)
-    with pytest.raises(gvcc.ConfigError, match="of another clip or of other settings"):
-        list(codec.encode_parts(video, replace(asked, overlap=1), prior(), resume=encoded.data))
+    begun = codec.Begun(encoded.data, proofs)
+    with pytest.raises(gvcc.ConfigError, match="of other settings: overlap 5, now 1"):
+        list(codec.encode_parts(video, replace(asked, overlap=1), prior(), begun=begun))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +18,7 @@ import gvcc
 from gvcc import codec, gop, parser, trajectory
 from gvcc.bitstream import GopRecord
 from gvcc.media import Video
+from gvcc.rate import EncodeConfig
 from gvcc.records import Audio, Packet
 
 __all__ = ["quick_stills"]
@@ -211,12 +214,22 @@ def encoding(case: str, size: int = SIZE) -> tuple[Any, ...]:
     return clip(FRAMES, 17, 33), config(case, size), prior()
 
 
+@cache
+def parts_of(case: str) -> list[codec.Part]:
+    return list(codec.encode_parts(*encoding(case)))
+
+
+def begun(case: str, data: bytes) -> codec.Begun:
+    """Bytes as the beginning of that encoding, with all its proofs."""
+    return codec.Begun(data, [p.proof for p in parts_of(case) if p.proof is not None])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_an_encoding_goes_on_where_it_was_broken_off(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = made(case, FRAMES, SIZE)[1]
-    sizes = [len(p.data) for p in codec.encode_parts(*encoding(case), resume=encoded.data)]
+    sizes = [len(p.data) for p in parts_of(case)]
     ends = np.cumsum(sizes).tolist()
     chosen: list[int] = []
     real = trajectory.Choose.__init__
@@ -234,7 +247,7 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
         (encoded.data, len(ends) - 1),
     ):
         chosen.clear()
-        parts = list(codec.encode_parts(*encoding(case), resume=given))
+        parts = list(codec.encode_parts(*encoding(case), begun=begun(case, given)))
         assert b"".join(p.data for p in parts) == encoded.data
         pictures = [p.pictures for p in parts if p.pictures is not None]
         assert np.array_equal(np.concatenate(pictures), encoded.frames)
@@ -244,24 +257,54 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
 def test_what_is_no_beginning_of_a_stream_starts_anew() -> None:
     encoded = made("t2v", FRAMES, SIZE)[1]
     for given in (b"no stream", encoded.data[:20]):
-        parts = codec.encode_parts(*encoding("t2v"), resume=given)
+        parts = codec.encode_parts(*encoding("t2v"), begun=begun("t2v", given))
         assert b"".join(p.data for p in parts) == encoded.data
 
 
-@pytest.mark.parametrize("other", ["clip", "size", "mode", "scene"])
+SOUND = Audio("flac", 1000, "mono", Fraction(1, 1000), b"", (Packet(0, 100, b"la"),))
+FREE = EncodeConfig(preset="free-gvc", stop=2, gop=9)
+OTHERS: dict[str, tuple[Any, EncodeConfig, str]] = {
+    "clip": (clip(FRAMES, 17, 33, seed=9), FREE, "another clip: they differ within frames 0 to 8"),
+    "last picture": (None, FREE, "another clip: they differ within frames 33 to 33"),
+    "length": (clip(FRAMES - 1, 17, 33), FREE, "another clip: frames 34, now 33"),
+    "rate": (replace(clip(FRAMES, 17, 33), fps=Fraction(25)), FREE, "another clip: fps"),
+    "sound": (replace(clip(FRAMES, 17, 33), audio=SOUND), FREE, "another clip: audio None, now"),
+    "stop": (clip(FRAMES, 17, 33), replace(FREE, stop=3), "other settings: stop 2, now 3"),
+    "target": (clip(FRAMES, 17, 33), replace(FREE, stop=None, quality="psnr:20"),
+               "other settings: quality None, now psnr:20; stop 2, now None"),
+    "cuts": (clip(FRAMES, 17, 33), replace(FREE, cuts=False), "other settings: cuts True, now"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_the_beginning_of_another_encoding_is_refused(other: str) -> None:
-    data = made("i2v", FRAMES, SIZE)[1].data
-    video, asked, model = encoding("i2v")
-    if other == "clip":
-        video = clip(FRAMES, 17, 33, seed=9)
-    elif other == "size":
-        asked = config("i2v", SIZE + 100)
-    elif other == "mode":
-        asked = config("i2v-refresh", SIZE)
-    else:
-        video = clip(FRAMES - 1, 17, 33)
-    with pytest.raises(gvcc.ConfigError, match="of another clip or of other settings"):
-        list(codec.encode_parts(video, asked, model, resume=data))
+    """With a preset whose header does not depend on the clip."""
+    parts = list(codec.encode_parts(clip(FRAMES, 17, 33), FREE, prior()))
+    data = b"".join(p.data for p in parts)
+    video, asked, says = OTHERS[other]
+    if video is None:
+        frames = clip(FRAMES, 17, 33).frames.copy()
+        frames[-1, 3, 4, 1] ^= 1
+        video = replace(clip(FRAMES, 17, 33), frames=frames)
+    proofs = [p.proof for p in parts if p.proof is not None]
+    began = codec.encode_parts(video, asked, prior(), begun=codec.Begun(data, proofs))
+    with pytest.raises(gvcc.ConfigError, match=f"the unfinished file is of {says}"):
+        next(began)
+
+
+@pytest.mark.parametrize("proofs", [[], ["{}"], ["no JSON", ""], ['["a"]']])
+def test_a_beginning_that_proves_nothing_is_refused(proofs: list[str]) -> None:
+    data = made("t2v", FRAMES, SIZE)[1].data
+    with pytest.raises(gvcc.ConfigError, match="what proves|nothing proves"):
+        next(codec.encode_parts(*encoding("t2v"), begun=codec.Begun(data, proofs)))
+
+
+def test_a_gop_without_its_proof_is_coded_again() -> None:
+    parts = parts_of("t2v")
+    proofs = [p.proof for p in parts if p.proof is not None][:2]
+    begun = codec.Begun(b"".join(p.data for p in parts), proofs)
+    sampled = list(codec.encode_parts(*encoding("t2v"), begun=begun))
+    assert [p.data for p in sampled] == [p.data for p in parts]
 
 
 # -- memory -----------------------------------------------------------------------------------
@@ -316,7 +359,7 @@ class Pipe:
 @pytest.mark.parametrize("case", CASES)
 def test_the_decoder_reads_no_further_than_the_gop_it_shows(case: str) -> None:
     encoded = made(case, FRAMES, SIZE)[1]
-    sizes = [len(p.data) for p in codec.encode_parts(*encoding(case), resume=encoded.data)]
+    sizes = [len(p.data) for p in parts_of(case)]
     ends = np.cumsum(sizes)
     pipe = Pipe(encoded.data)
     decoder = codec.Decoder(pipe, prior())  # type: ignore[arg-type]

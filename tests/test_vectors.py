@@ -57,6 +57,8 @@ REASONS = {
     "rcc-large": "codebook size 131072", "no-chunks": " 0 chunks", "many-chunks": " 271 chunks",
     "absurd-chunks": " 2147483647 chunks", "empty-chunks": " 200 chunks",
     "chunks-beyond": "announced than", "cut-chunks": "announced than",
+    "version-4-without": "inside extras", "no-extras": "nothing new",
+    "square-pixels": "nothing new", "unreduced-aspect": "16/14", "narrow-pixels": "pixel aspect",
     "second-step": " 0 chunks", "tail-atoms": "do not fit",
     "head-checksum": "head", "body-checksum": "checksum of GOP 1",
 }  # fmt: skip

@@ -166,6 +166,14 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "version 3: the network is called at every third coded step; two GOPs",
         "tiny", (14, 24, 32), dict(size=340, reuse=3), {},
     ),
+    "pixel-aspect": (
+        "version 4: pixels of 16:15, and nothing that version 3 has",
+        "tiny", (5, 24, 32), dict(size=170), {"pixel_aspect": Fraction(16, 15)},
+    ),
+    "pixel-aspect-settings": (
+        "version 4: pixels of 10:11, a setting of the prior, and reuse",
+        "tiny-settings", (5, 24, 32), dict(size=240, reuse=2), {"pixel_aspect": Fraction(10, 11)},
+    ),
     "gauss": (
         "the prior gauss as shipped; follows its weights",
         "gauss", (5, 16, 24), dict(preset="short", size=110, gop=5), {},

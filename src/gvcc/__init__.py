@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gvcc.bitstream import Header, Limits, Stream
     from gvcc.media import Video
     from gvcc.rate import EncodeConfig
+    from gvcc.records import Clip
     from gvcc.session import Event
 
 # Before torch computes anything: without it MKL splits some products by the number of threads, with
@@ -75,8 +76,16 @@ def encode(
     be read, ConfigError for settings out of range, TargetUnreachable for a target too small.
     """
     from gvcc import codec, media
+    from gvcc.rate import EncodeConfig
 
-    clip = video if isinstance(video, media.Video) else media.open_clip(video)
+    if isinstance(video, str | os.PathLike):
+        clip: Clip = media.open_clip(video)
+    elif isinstance(video, media.Video):
+        clip = video
+    else:
+        raise ConfigError(f"a clip is a Video or a path, not {type(video).__name__}")
+    if config is not None and not isinstance(config, EncodeConfig):
+        raise ConfigError(f"config must be an EncodeConfig, not {type(config).__name__}")
     return b"".join(part.data for part in codec.encode_parts(clip, config, progress=progress))
 
 
@@ -99,11 +108,17 @@ def decode(
     """
     from gvcc import codec
 
-    return codec.decode(data, prior, device, limits, progress, partial, knob)
+    return codec.decode(_bytes(data), prior, device, limits, progress, partial, knob)
 
 
 def inspect(data: bytes) -> Stream:
     """Header, GOP records and audio of a file, without decoding it. Raises FormatError."""
     from gvcc import parser
 
-    return parser.parse(data)
+    return parser.parse(_bytes(data))
+
+
+def _bytes(data: object) -> bytes:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConfigError(f"a stream is bytes, not {type(data).__name__}")
+    return bytes(data)

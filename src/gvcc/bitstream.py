@@ -15,8 +15,9 @@ from gvcc.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
 
 MAGIC = b"\x8bGVC"
-VERSIONS = (2, 3)
-"""A file has the least version that can say what it says: 3 has settings and `reuse` besides."""
+VERSIONS = (2, 3, 4)
+"""A file has the least version that can say what it says: 3 has settings and `reuse` besides, 4
+also a pixel aspect."""
 MOST_SETTINGS, LONGEST_SETTING = 32, 4096  # of a header, and bytes of one
 # Positions in these lists, and in gop.FIRSTS, are the numbers in the file; only ever append.
 PATHS = ("rf", "vp")
@@ -33,17 +34,22 @@ LAST, FADE, RESIDUAL, PART = (
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
+ASPECT = 1  # of the bits of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a decoder is willing to spend; beyond it parsing raises TooLarge."""
+    """What a decoder is willing to spend; beyond it parsing raises TooLarge.
+
+    `side` is the longest of a picture, `gop_pixels` those of a GOP's pictures. A stream may be of
+    any length; `held_pixels` are those that gvcc.decode, which has all pictures in memory, takes.
+    """
 
     side: int = 16384
     gop_pixels: int = 2**29
-    total_pixels: int = 2**32
+    held_pixels: int = 2**32
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Header:
     `alignment` says (gop.ALIGNMENTS). `table` is the number of the schedule in schedules.TABLES;
     0: times follow from `shift`. `reuse` is p where the network is called at every p-th coded step
     only. `settings` are those of the prior that change its output (name, text), sorted by name.
+    `pixel_aspect` is the width of a pixel over its height.
     """
 
     prior: str
@@ -84,11 +91,14 @@ class Header:
     alignment: str = "fade"
     reuse: int = 1
     settings: tuple[tuple[str, str], ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def version(self) -> int:
         """The version of a file with this header."""
-        return VERSIONS[self.reuse > 1 or bool(self.settings)]
+        if self.pixel_aspect != 1:
+            return 4
+        return 3 if self.reuse > 1 or self.settings else 2
 
     def check(self, limits: Limits) -> None:
         """Raise FormatError if a field is outside its range, TooLarge if beyond `limits`."""
@@ -97,6 +107,7 @@ class Header:
             ("height", self.height, 16, 2**16 - 1),
             ("frames", self.frames, 1, 2**32 - 1),
             ("frame rate", self.fps, Fraction(1, 2**16), Fraction(2**16)),
+            ("pixel aspect", self.pixel_aspect, Fraction(1, 2**8), Fraction(2**8)),
             ("GOP length", self.gop, 1, 2**10),
             ("overlap", self.overlap, 0, self.gop // 2),
             ("steps", self.steps, 2, 255),
@@ -125,8 +136,6 @@ class Header:
             raise TooLarge(f"{self.width}x{self.height} exceeds the limit of {limits.side} a side")
         if pixels * min(self.gop, self.frames) > limits.gop_pixels:
             raise TooLarge(f"a GOP of {self.width}x{self.height}x{self.gop} exceeds the limit")
-        if pixels * self.frames > limits.total_pixels:
-            raise TooLarge(f"{self.frames} frames of {self.width}x{self.height} exceed the limit")
 
     def _check_settings(self) -> None:
         names = [name for name, _ in self.settings]
@@ -209,7 +218,7 @@ def _blob(data: bytes) -> bytes:
 
 def write_header(h: Header) -> bytes:
     """Header bytes, with magic and checksum. Raises FormatError for a field out of range."""
-    h.check(Limits(2**16, 2**62, 2**62))
+    h.check(Limits(2**16, 2**62))
     flags = FULL_RANGE * h.colour.full_range | AUDIO * h.audio | MULTISTEP * h.multistep
     flags |= TABLE * (h.table > 0) | BLEND * (h.alignment == "blend")
     flags |= PIN * (h.alignment == "pin")
@@ -226,7 +235,7 @@ def write_header(h: Header) -> bytes:
             *map(varint, (h.width, h.height, h.frames, h.fps.numerator, h.fps.denominator)),
             *map(varint, (h.gop, h.overlap, h.size, h.seed)),
             varint(h.table) if h.table else b"",
-            _extension(h) if h.version == VERSIONS[1] else b"",
+            _extension(h) if h.version > 2 else b"",
         )
     )
     data = MAGIC + bytes([h.version]) + _blob(body)
@@ -234,10 +243,12 @@ def write_header(h: Header) -> bytes:
 
 
 def _extension(h: Header) -> bytes:
-    """What version 3 has besides."""
+    """What versions 3 and 4 have besides."""
     out = varint(h.reuse) + varint(len(h.settings))
     for name, text in h.settings:
         out += _blob(name.encode("ascii")) + _blob(text.encode())
+    if h.version > 3:
+        out += varint(ASPECT) + b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
     return out
 
 

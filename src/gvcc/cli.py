@@ -7,6 +7,7 @@ size cannot be reached, 4 verification failed; 130 and 143 after Ctrl-C and SIGT
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -56,6 +57,9 @@ Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
 def main() -> None:
     """Entry point: runs a command, turns the package's errors into a line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Tables and names of files may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="gvcc")
     except TargetUnreachable as e:
@@ -100,13 +104,12 @@ def decode(
 
     A truncated file gives the GOPs before the cut, and exit code 1.
     """
-    from gvcc import codec, media, parser
+    from gvcc import codec, media, media_out, parser
 
-    suffix = Path(output).suffix.lower()
-    folder = output != "-" and (suffix == "" or output.endswith("/"))
-    if output != "-" and not folder and suffix not in (known := (*media.MUXERS, ".png")):
-        raise unknown("suffix", suffix, known)
-    check_output(output, source, overwrite, folder)
+    kind = media_out.kind_of(output)
+    if kind not in (*media_out.KINDS, "/"):
+        raise unknown("suffix", kind, media_out.KINDS)
+    check_output(output, source, overwrite, kind == "/")
     if as_json and output == "-":
         raise ConfigError("--json and -o - both want stdout")
     if follow and (start or end):
@@ -126,7 +129,7 @@ def decode(
             offload=offload,
             start=_frame(start or "0", rate), end=None if end is None else _frame(end, rate),
         )  # fmt: skip
-        if suffix == ".png" and not folder and clip.count > 1:
+        if kind == ".png" and clip.count > 1:
             raise ConfigError(f"a .png holds one frame, not {clip.count}: use a name ending in '/'")
         media.write(clip, output, overwrite=overwrite)
     report = {"file": output, "frames": clip.delivered, "width": clip.width,
@@ -154,14 +157,21 @@ def _frame(text: str, fps: Fraction) -> int:
 
 @app.command()
 def inspect(source: Coded, as_json: Json = False) -> None:
-    """Show a file's header, its GOPs, and where the bits go. Needs no prior."""
+    """Show a file's header, its GOPs, and where the bits go. Needs no prior.
+
+    Of a damaged file what is whole is shown, and what is wrong; exit code 1.
+    """
     from gvcc import describe, parser
 
-    stream = parser.parse(read_bytes(source))
+    data = read_bytes(source)
+    found = parser.survey(data)
+    about = describe.as_dict(found, len(data))
     if as_json:
-        sys.stdout.write(json.dumps(describe.as_dict(stream)) + "\n")
+        sys.stdout.write(json.dumps(about) + "\n")
     else:
-        describe.show(stream, out)
+        describe.show(about, out)
+    if found.problems:
+        raise GvccError(f"{source}: {'; '.join(found.problems)}")
 
 
 @app.command()

@@ -17,7 +17,6 @@ from gvcc import priors
 from gvcc.errors import ConfigError, GvccError, MediaError
 from gvcc.terminal import (
     Device,
-    Growing,
     Json,
     Offload,
     Output,
@@ -27,6 +26,7 @@ from gvcc.terminal import (
     check_device,
     check_output,
     codec_bar,
+    growing,
     open_stream,
     rates,
     say,
@@ -146,9 +146,10 @@ def encode(
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
-    with Growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
-        for part in codec.encode_parts(clip, config, model, bar, file.begun):
-            file.write(part.data)
+    with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
+        begun = codec.Begun(file.begun, file.proofs) if resume else None
+        for part in codec.encode_parts(clip, config, model, bar, begun):
+            file.write(part.data, part.proof)
             file.worth |= part.pictures is not None
             total += len(part.data)
             kept += part.data if verify and output == "-" else b""
@@ -165,6 +166,10 @@ def encode(
             counts = [describe.published_bits(s.header, r) or 0
                       for s in [parser.parse(coded.read())] for r in s.gops]  # fmt: skip
         report["published_bits"] = counts
+    asked = config.target(clip.count, clip.height, clip.width, clip.fps)
+    if asked is not None and total < 0.98 * asked and total < asked - 64:
+        say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: it "
+            "holds all that preset and prior have a use for")  # fmt: skip
     if quality is not None:
         report["qualities"] = qualities
         _tell_missed(quality, qualities)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gvcc import files
 from gvcc.terminal import (
     Device,
     Output,
@@ -15,7 +16,6 @@ from gvcc.terminal import (
     check_output,
     progress_bar,
     say,
-    write_bytes,
 )
 
 app = typer.Typer(help="Fit the priors that ship in the package.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def train_gauss(
     check_output(output, None, overwrite)
     with progress_bar("train gauss", lines=30) as progress:
         weights = gauss.fit(data, channels, seed, limit, progress)
-    write_bytes(weights, output)
+    files.write(output, weights)
     say(f"{output}: {len(weights)} bytes")
 
 

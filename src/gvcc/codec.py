@@ -2,9 +2,11 @@
 
 from gvcc.decoder import Decoder, decode
 from gvcc.encoder import Encoding, Part, encode, encode_parts
+from gvcc.resume import Begun
 from gvcc.session import Event, Progress
 
 __all__ = [
+    "Begun",
     "Decoder",
     "Encoding",
     "Event",

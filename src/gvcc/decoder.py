@@ -22,6 +22,7 @@ from gvcc.errors import (
     Corrupt,
     FormatError,
     PriorMismatch,
+    TooLarge,
     Truncated,
     Unsupported,
 )
@@ -92,7 +93,7 @@ class Decoder:
         self.prior = _checked(prior, header)
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
-        self.pixel_aspect, self.notices = Fraction(1), tuple[Notice, ...]()
+        self.pixel_aspect, self.notices = header.pixel_aspect, tuple[Notice, ...]()
         self.audio: Audio | None = None
         if header.audio:
             audio = next(self._records)
@@ -287,5 +288,12 @@ def decode(data: bytes, prior: Prior | str | None = None, device: str = "cpu",
     """The whole clip in memory. With `partial` a truncated stream gives the whole GOPs before the
     cut (at least one) instead of raising Truncated. Raises as `Decoder` does."""
     clip = Decoder(BytesIO(data), prior, device, limits, progress, knob=knob, partial=partial)
-    frames = np.stack(list(clip.pictures()))
-    return Video(frames, clip.fps, clip.colour, clip.audio)
+    most, frames = (limits or Limits()).held_pixels, list[Pictures]()
+    for picture in clip.pictures():
+        frames.append(picture)
+        if len(frames) * clip.height * clip.width > most:
+            raise TooLarge(
+                f"more than {len(frames) - 1} pictures of {clip.width}x{clip.height} exceed the "
+                "limit for a clip in memory; decode it to a file, or in parts"
+            )
+    return Video(np.stack(frames), clip.fps, clip.colour, clip.audio, clip.pixel_aspect)

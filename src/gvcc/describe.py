@@ -6,47 +6,52 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gvcc import bitstream
-from gvcc.bitstream import GopRecord, Header, Stream
+from gvcc.bitstream import GopRecord, Header
+from gvcc.parser import Survey
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def as_dict(stream: Stream) -> dict[str, Any]:
-    """Header, GOPs and where the bytes go, ready for JSON."""
-    h = stream.header
+def as_dict(found: Survey, size: int) -> dict[str, Any]:
+    """Header, whole GOPs, what is damaged, and where the bytes of a file of `size` bytes go, ready
+    for JSON. The rates are those of a whole file, and None for another."""
+    h = found.header
     head = bitstream.write_header(h)
     header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
+    header["pixel_aspect"] = str(h.pixel_aspect)
     header["settings"] = dict(h.settings)
     gops: list[dict[str, Any]] = []
-    for r in stream.gops:
+    for i, r in found.gops.items():
         g = r.gop
-        size = bitstream.gop_size(r)
+        of_gop = bitstream.gop_size(r)
         shown = g.frames - g.skip
         gops.append({
-            "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
+            "gop": i, "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
             "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.part,
             "atoms": r.atoms,
-            "tail_atoms": r.tail_atoms, "bytes": size, "stills": sum(map(len, r.stills)),
+            "tail_atoms": r.tail_atoms, "bytes": of_gop, "stills": sum(map(len, r.stills)),
             "residual": len(r.residual), "symbols": len(r.symbols),
             "published_bits": published_bits(h, r),
-            "bits_per_pixel": 8 * size / (shown * h.width * h.height), "check": list(r.check),
+            "bits_per_pixel": 8 * of_gop / (shown * h.width * h.height), "check": list(r.check),
         })  # fmt: skip
     sizes = {"header": len(head)}
     sizes |= {kind: sum(g[kind] for g in gops) for kind in ("symbols", "stills", "residual")}
     sizes["records"] = sum(g["bytes"] for g in gops) - sum(sizes.values()) + len(head)
     sizes["audio"] = 0
     audio = None
-    if stream.audio is not None:
-        sizes["audio"] = len(bitstream.write_audio(stream.audio, head))
-        audio = {"codec": stream.audio.codec, "rate": stream.audio.rate,
-                 "layout": stream.audio.layout, "packets": len(stream.audio.packets)}  # fmt: skip
-    total = sum(sizes.values())
+    if found.audio is not None:
+        sizes["audio"] = len(bitstream.write_audio(found.audio, head))
+        audio = {"codec": found.audio.codec, "rate": found.audio.rate,
+                 "layout": found.audio.layout, "packets": len(found.audio.packets)}  # fmt: skip
+    if found.problems:
+        sizes["damaged"] = size - sum(sizes.values())
+    rate = None if found.problems else 8 * size / h.frames
     return {
         "version": h.version, "header": header, "gops": gops, "audio": audio,
-        "bytes": total, "where": sizes,
-        "bits_per_pixel": 8 * total / (h.frames * h.width * h.height),
-        "kbps": 8 * total * float(h.fps) / h.frames / 1000,
+        "problems": found.problems, "bytes": size, "where": sizes,
+        "bits_per_pixel": rate and rate / (h.width * h.height),
+        "kbps": rate and rate * float(h.fps) / 1000,
     }  # fmt: skip
 
 
@@ -58,14 +63,13 @@ def published_bits(header: Header, record: GopRecord) -> int | None:
     return (record.atoms + record.tail_atoms) * ((header.size - 1).bit_length() + 1)
 
 
-def show(stream: Stream, console: Console) -> None:
-    """Three tables: header, GOPs, where the bytes go."""
+def show(d: dict[str, Any], console: Console) -> None:
+    """What `as_dict` found as three tables: header, GOPs, where the bytes go."""
     from rich.table import Column, Table
 
     def numbers(*names: str) -> list[Column]:
         return [Column(name, justify="right") for name in names]
 
-    d = as_dict(stream)
     table = Table("field", "value", title=f"gvcc stream, version {d['version']}")
     for name, value in d["header"].items():
         if isinstance(value, dict):
@@ -76,9 +80,9 @@ def show(stream: Stream, console: Console) -> None:
     console.print(table)
     names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "bit/pixel", "check")
     table = Table(names[0], "mode", *names[1:])
-    for i, g in enumerate(d["gops"]):
+    for g in d["gops"]:
         table.add_row(
-            str(i), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
+            str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
             f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]),
             str(g["residual"]),
             f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
@@ -89,7 +93,8 @@ def show(stream: Stream, console: Console) -> None:
         table.add_row(name, str(size), f"{size / d['bytes']:.1%}")
     table.add_row("total", str(d["bytes"]), "100%")
     console.print(table)
-    console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
+    if not d["problems"]:
+        console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
 
 
 _LABELS = {

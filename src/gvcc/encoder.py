@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from io import BytesIO
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +13,9 @@ from gvcc import (
     bitstream,
     flow,
     gop,
-    parser,
     priors,
     residual,
+    resume,
     scenes,
     schedules,
     stills,
@@ -33,17 +31,20 @@ from gvcc.priors import Condition, Prior
 from gvcc.quality import Surrogate, goal
 from gvcc.rate import Allotment, EncodeConfig, Grant, Pacer
 from gvcc.records import Clip
+from gvcc.resume import Begun
 from gvcc.session import Event, Progress, Session, Window, pad
 
 
 @dataclass(frozen=True)
 class Part:
     """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them. With a
-    target quality `quality` is what the GOP has of it."""
+    target quality `quality` is what the GOP has of it. `proof` (none of audio) is a line to keep
+    for resume.Begun."""
 
     data: bytes
     pictures: Pictures | None = None
     quality: float | None = None
+    proof: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,19 @@ def encode(clip: Clip, config: EncodeConfig | None = None, prior: Prior | None =
 
 def encode_parts(
     clip: Clip, config: EncodeConfig | None = None, prior: Prior | None = None,
-    progress: Progress | None = None, resume: bytes = b"",
+    progress: Progress | None = None, begun: Begun | None = None,
 ) -> Iterator[Part]:  # fmt: skip
     """Encode a clip of at least one frame of at least 16x16, a part for the header and for each
     GOP; memory does not depend on the clip's length. The clip is read once more for each first
     look that mode and target ask for.
 
-    `prior` overrides loading config.prior. `resume` is the beginning of the same encoding: its
+    `prior` overrides loading config.prior. `begun` is the beginning of the same encoding: its
     whole GOPs are decoded instead of coded again (with a target quality later GOPs may then stop
-    elsewhere than they would have). Raises ConfigError for settings out of range or
-    another `resume`, and TargetUnreachable, with the smallest possible size, for a target below it.
+    elsewhere than they would have). Raises ConfigError for settings out of range or the beginning
+    of another encoding, and TargetUnreachable, with the smallest possible size, for a target below
+    it.
     """
-    return _Encoder(clip, config or EncodeConfig(), prior, progress).parts(resume)
+    return _Encoder(clip, config or EncodeConfig(), prior, progress).parts(begun)
 
 
 @dataclass(frozen=True)
@@ -158,24 +160,28 @@ class _Encoder:
             size = self.written + symbols
             self.progress(Event(i, len(self.plans), step, steps, size, None, stage))
 
-    def parts(self, resume: bytes) -> Iterator[Part]:
+    def parts(self, begun: Begun | None) -> Iterator[Part]:
         self._measure()
         head = bitstream.write_header(self.header)
-        done = self._resumed(resume, head)
-        yield self._written(head)
+        proof = resume.of_header(self.header, self.config, self.clip)
+        done: Iterator[Coded] = iter(())
+        if begun is not None:
+            own = Window(self.clip.pictures())
+            done = resume.whole(begun, head, proof, lambda i: own.take(self.plans[i]))
+        yield self._written(Part(head, proof=proof))
         if self.audio is not None:
-            yield self._written(bitstream.write_audio(self.audio, head))
+            yield self._written(Part(bitstream.write_audio(self.audio, head)))
         window, assembler = Window(self.clip.pictures()), Assembler(self.header.overlap)
         before: Gop | None = None
         for i, planned in enumerate(self.plans):
             options = gop.variants(planned, before) if self.auto else (planned,)
-            quality = None
+            frames, quality = window.take(planned), None
             if coded := next(done, None):
                 record, latent = self._again(coded, options)
                 if self.goal is not None:
-                    quality = self._recall(record, latent, window.take(planned))
+                    quality = self._recall(record, latent, frames)
             else:
-                best = self._best(i, planned, options, window.take(planned))
+                best = self._best(i, planned, options, frames)
                 record, latent, quality = best.record, best.latent, best.quality
             data = bitstream.write_gop(record, i + self.header.audio, head)
             self.pacer.spent(len(data))
@@ -186,28 +192,17 @@ class _Encoder:
             if i + 1 == len(self.plans) and (held := assembler.flush()) is not None:
                 pictures.append(held)
             none = np.empty((0, self.clip.height, self.clip.width, 3), np.uint8)
-            yield self._written(data, np.concatenate([none, *pictures]), quality)
+            shown = np.concatenate([none, *pictures])
+            yield self._written(Part(data, shown, quality, resume.of_pictures(frames)))
 
-    def _written(
-        self, data: bytes, pictures: Pictures | None = None, quality: float | None = None
-    ) -> Part:
-        self.written += len(data)
-        return Part(data, pictures, quality)
-
-    def _resumed(self, data: bytes, head: bytes) -> Iterator[Coded]:
-        """The whole GOPs of an encoding that was broken off, checked before anything is written."""
-        try:
-            reader = parser.Reader(BytesIO(data))
-        except FormatError:
-            return iter(())
-        if reader.head != head:
-            raise ConfigError("the unfinished file is of another clip or of other settings")
-        return _whole(reader)
+    def _written(self, part: Part) -> Part:
+        self.written += len(part.data)
+        return part
 
     def _again(self, coded: Coded, options: Sequence[Gop]) -> tuple[GopRecord, Tensor]:
         record = coded.record(self.header)
         if record.gop not in options:
-            raise ConfigError("the unfinished file is of another clip or of other settings")
+            raise ConfigError("the unfinished file's GOPs are cut in another way")
         latent = decode_record(self.session, coded.index, record, lambda step, _: self._tell(
             coded.index, step + 1, self.header.steps, "code"))  # fmt: skip
         return record, latent
@@ -331,16 +326,6 @@ class _Encoder:
 _LEAST = 40  # bytes; in fewer no residual says anything useful
 
 
-def _whole(reader: parser.Reader) -> Iterator[Coded]:
-    """A stream's GOPs up to the first that is not whole."""
-    with suppress(FormatError):
-        for r in reader.records():
-            if isinstance(r, Coded):
-                if not r.whole:
-                    return
-                yield r
-
-
 def _fixed(latent: Tensor, known: dict[int, Tensor]) -> Tensor:
     """The latent to steer to: that of the clip, and what the condition fixes."""
     out = latent.clone()
@@ -386,7 +371,7 @@ def _header(clip: Clip, config: EncodeConfig, prior: Prior) -> Header:
         knob=round(64 * (config.knob or p["knob"] or spec.knob)) / 64, multistep=p["multistep"],
         audio=config.audio and clip.audio is not None,
         table=spec.table if p["table"] else 0, alignment=p["alignment"], reuse=config.reuse,
-        settings=spec.settings,
+        settings=spec.settings, pixel_aspect=clip.pixel_aspect,
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -7,7 +7,10 @@ inherit `ValueError`, so that callers who know nothing of gvcc can still catch t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any
 
 
 class GvccError(Exception):
@@ -72,3 +75,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known)}{hint}")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (Integral,), "float": (Real,), "bool": (bool,), "None": (type(None),),
+    "Mapping[str, str]": (Mapping,),
+}  # fmt: skip
+
+
+def check_types(settings: Any) -> None:
+    """ConfigError for a field of a dataclass that is not of its annotated type: a text, a number,
+    a yes or no, or None where that is allowed. (True is no number.)"""
+    for field in fields(settings):
+        value, names = getattr(settings, field.name), str(field.type).split(" | ")
+        kinds = tuple(kind for name in names for kind in _KINDS[name])
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"{field.name} is {value!r}, expected {' or '.join(names)}")

@@ -8,9 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,10 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc import colour as colours
+from gvcc import files
 from gvcc.errors import ConfigError, GvccError, MediaError
 from gvcc.records import Audio, Clip
 
 MUXERS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".y4m": "yuv4mpegpipe"}
+
+KINDS = (*MUXERS, ".png")
+_SEEKING = (".mov", ".mp4")  # whose muxers go back in their file
 
 # Matroska's names of audio codecs where they are not "A_" and ffmpeg's name.
 _TRACKS = {
@@ -54,7 +56,7 @@ def write(clip: Clip, path: str | os.PathLike[str], *, overwrite: bool = False) 
     .mp4, .mov, .mkv: H.264 at CRF 12, visually lossless, 4:2:0 where both sides are even, else
     4:4:4. .y4m, and "-" for standard output: the same pictures uncompressed (y4m has no tag for
     the matrix), each one flushed. .png: one frame. No suffix or a final "/": a folder of 00000.png
-    and so on.
+    and so on. What is no regular file is written straight into: y4m if its name has no suffix.
 
     Pictures are taken from `clip.pictures()` one by one, however many come. The file appears under
     its name only once it is whole; an error of the clip itself passes through unchanged. Raises
@@ -65,10 +67,7 @@ def write(clip: Clip, path: str | os.PathLike[str], *, overwrite: bool = False) 
     failure: Exception | None = None
     with reported("write", name):
         try:
-            if name == "-":
-                _write_stream(clip, _begun(clip), sys.stdout.buffer, MUXERS[".y4m"])
-            else:
-                _write_file(clip, name, overwrite)
+            _write_file(clip, name, overwrite)
         except _ClipFailed as error:
             failure = error.error
     if failure is not None:
@@ -89,38 +88,36 @@ def reported(verb: str, name: str) -> Iterator[None]:
         raise MediaError(f"{name}: cannot {verb}: {reason}") from error
 
 
+def kind_of(name: str) -> str:
+    """What is written to that name: a suffix, or "/", a folder. What is no regular file
+    (files.Target) gets .y4m if its name has no suffix."""
+    suffix = Path(name).suffix.lower()
+    if files.target(name).straight:
+        return suffix or ".y4m"
+    return "/" if suffix == "" or name.endswith(os.sep) else suffix
+
+
 def _write_file(clip: Clip, name: str, overwrite: bool) -> None:
-    target = Path(name)
-    suffix = target.suffix.lower()
-    folder = suffix == "" or name.endswith(("/", os.sep))
-    if not folder and suffix not in (legal := (*MUXERS, ".png")):
-        raise ConfigError(f"{name}: unknown suffix {suffix!r}; use {', '.join(legal)}, none or -")
-    if suffix == ".png" and not folder and clip.count > 1:
+    kind = kind_of(name)
+    if kind not in (*KINDS, "/"):
+        raise ConfigError(f"{name}: unknown suffix {kind!r}; use {', '.join(KINDS)}, none or -")
+    if kind == ".png" and clip.count > 1:
         raise ConfigError(f"{name}: a .png holds one frame, not {clip.count}; name a folder")
-    _check_vacant(target, folder, overwrite)
-    pictures = _begun(clip)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if folder:
-            scratch.mkdir()
-            for number, pixels in enumerate(pictures):
-                (scratch / f"{number:05d}.png").write_bytes(_png(pixels))
-            if target.exists():
-                shutil.rmtree(target)
-        elif suffix == ".png":
-            scratch.write_bytes(_png(next(pictures)))
-            if next(pictures, None) is not None:  # whatever `count` says
-                raise ConfigError(f"{name}: a .png holds one frame; name a folder")
-        else:
-            with scratch.open("wb") as file:
-                _write_stream(clip, pictures, file, MUXERS[suffix])
-        os.replace(scratch, target)
-    except BaseException:
-        if scratch.is_dir():
-            shutil.rmtree(scratch)
-        else:
-            scratch.unlink(missing_ok=True)
-        raise
+    _check_vacant(name, kind == "/", overwrite)
+    # Opened before the first picture is made: hours of decoding must not end at a full disk's door.
+    if kind == "/":
+        with files.replacing_folder(name) as folder:
+            for number, pixels in enumerate(_begun(clip)):
+                (folder / f"{number:05d}.png").write_bytes(_png(pixels))
+        return
+    with files.replacing(name, seekable=kind in _SEEKING) as file:
+        pictures = _begun(clip)
+        if kind != ".png":
+            _write_stream(clip, pictures, file, MUXERS[kind])
+            return
+        file.write(_png(next(pictures)))
+        if next(pictures, None) is not None:  # whatever `count` says
+            raise ConfigError(f"{name}: a .png holds one frame; name a folder")
 
 
 def _begun(clip: Clip) -> _Pictures:
@@ -155,16 +152,17 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return next(colours.pngs(pixels[None]))
 
 
-def _check_vacant(target: Path, folder: bool, overwrite: bool) -> None:
-    if not target.exists():
+def _check_vacant(name: str, folder: bool, overwrite: bool) -> None:
+    at = files.check(name)
+    if at.straight or not at.path.exists():
         return
-    if target.is_dir() != folder:
-        raise ConfigError(f"{target}: exists and is {'not ' if folder else ''}a folder")
-    inside = [entry.name for entry in target.iterdir()] if folder else [target.name]
+    if at.path.is_dir() != folder:
+        raise ConfigError(f"{name}: exists and is {'not ' if folder else ''}a folder")
+    inside = [entry.name for entry in at.path.iterdir()] if folder else [name]
     if inside and not overwrite:
-        raise ConfigError(f"{target}: exists; allow overwriting or choose another name")
+        raise ConfigError(f"{name}: exists; allow overwriting or choose another name")
     if folder and not all(re.fullmatch(r"[0-9]{5,}\.png", entry) for entry in inside):
-        raise ConfigError(f"{target}: holds other files than numbered frames; not overwritten")
+        raise ConfigError(f"{name}: holds other files than numbered frames; not overwritten")
 
 
 def _write_stream(clip: Clip, pictures: _Pictures, file: BinaryIO, muxer: str) -> None:

@@ -10,10 +10,11 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from gvcc.bitstream import (
     ALLOCATIONS,
+    ASPECT,
     AUDIO,
     BLEND,
     CHECKS,
@@ -104,8 +105,8 @@ def _fraction(c: _Cursor, what: str) -> Fraction:
     return Fraction(n, d)
 
 
-def _extension(body: _Cursor) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """What version 3 has besides: `reuse`, and the prior's settings."""
+def _extension(body: _Cursor, version: int) -> dict[str, Any]:
+    """What versions 3 and 4 have besides: `reuse`, the prior's settings, a pixel aspect."""
     reuse, count = body.varint("reuse"), body.varint("number of settings")
     if count > MOST_SETTINGS:
         raise TooLarge(f"{count} settings of the prior exceed the limit of {MOST_SETTINGS}")
@@ -116,9 +117,18 @@ def _extension(body: _Cursor) -> tuple[int, tuple[tuple[str, str], ...]]:
             settings.append((name, raw.decode()))
         except UnicodeDecodeError:
             raise Corrupt(f"setting {name} of the prior is no text") from None
-    if reuse == 1 and not settings:
-        raise Corrupt("version 3 for a header that says nothing new")
-    return reuse, tuple(settings)
+    out = {"reuse": reuse, "settings": tuple(settings)}
+    if version == 3:
+        if reuse == 1 and not settings:
+            raise Corrupt("version 3 for a header that says nothing new")
+        return out
+    extras = body.varint("extras")
+    if extras & ~ASPECT:
+        raise Unsupported(f"extras {extras:#x} are reserved")
+    aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
+    if aspect == 1:
+        raise Corrupt("version 4 for a header that says nothing new")
+    return out | {"pixel_aspect": aspect}
 
 
 def _header(body: _Cursor, version: int) -> Header:
@@ -142,7 +152,7 @@ def _header(body: _Cursor, version: int) -> Header:
         raise Corrupt("a schedule without a number")
     if flags & BLEND and flags & PIN:
         raise Corrupt("overlapping GOPs are both blended and pinned")
-    reuse, settings = _extension(body) if version == VERSIONS[1] else (1, ())
+    more = _extension(body, version) if version > 2 else {}
     body.done("the header")
     return Header(
         prior=prior, digest=digest, width=width, height=height, frames=frames, fps=fps,
@@ -151,7 +161,7 @@ def _header(body: _Cursor, version: int) -> Header:
         shift=shift / UNIT, g_scale=g_scale / UNIT, knob=knob / KNOB_UNIT,
         multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO), table=table,
         alignment="blend" if flags & BLEND else "pin" if flags & PIN else "fade",
-        reuse=reuse, settings=settings,
+        **more,
     )  # fmt: skip
 
 
@@ -206,7 +216,7 @@ class Reader:
         front = magic + self._take(len(MAGIC) - len(magic) + 1, "the version")
         version = front[-1]
         if version not in VERSIONS:
-            known = " and ".join(map(str, VERSIONS))
+            known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
             raise Unsupported(f"format version {version}; this decoder reads versions {known}")
         raw, body = self._blob("the header")
         front += raw
@@ -328,6 +338,36 @@ def parse(data: bytes, limits: Limits | None = None) -> Stream:
         else:
             gops.append(r.record(reader.header))
     return Stream(reader.header, tuple(gops), audio)
+
+
+class Survey(NamedTuple):
+    """What can be found in a file that may be damaged: the header, the GOPs that are whole by their
+    numbers, the audio, and what is wrong, in the order of the file."""
+
+    header: Header
+    gops: dict[int, GopRecord]
+    audio: Audio | None
+    problems: list[str]
+
+
+def survey(data: bytes, limits: Limits | None = None) -> Survey:
+    """As `parse`, but it goes on behind what is damaged as far as it can. Raises FormatError if
+    the header cannot be read."""
+    reader = Reader(io.BytesIO(data), limits)
+    found = Survey(reader.header, {}, None, [])
+    try:
+        for r in reader.records():
+            if isinstance(r, Audio):
+                found = found._replace(audio=r)
+                continue
+            try:
+                found.gops[r.index] = r.record(reader.header)
+            except FormatError as e:
+                first, last = r.gop.start + r.gop.skip, r.gop.end - 1
+                found.problems.append(f"GOP {r.index}, frames {first} to {last}: {e}")
+    except FormatError as e:
+        found.problems.append(str(e))
+    return found
 
 
 def read_header(data: bytes, limits: Limits | None = None) -> tuple[Header, int]:

@@ -23,7 +23,7 @@ from gvcc.allocation import (
 )
 from gvcc.bitstream import Header
 from gvcc.codebook import MOST_OF_SUBSET
-from gvcc.errors import ConfigError, TargetUnreachable, unknown
+from gvcc.errors import ConfigError, TargetUnreachable, check_types, unknown
 from gvcc.gop import ALIGNMENTS, MODES, Gop, variants
 from gvcc.priors import Spec
 from gvcc.quality import goal
@@ -34,6 +34,9 @@ STILL_SHARE = 0.25  # of the bytes of a GOP, for each still in it
 STILL_BPP = 0.3  # of a still, where no target is set
 RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
 OVERLAP = 5  # frames, in mode overlap
+# More than this is not seen (bench/usable.py), and takes for ever:
+USABLE_BITS, STILL_MOST = 8, 4  # for a value of the latent, for a pixel of a still
+SLACK = 1024  # bytes of a GOP that are not worth a refusal
 PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
@@ -102,6 +105,9 @@ class EncodeConfig:
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     offload: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
         """The file size asked for in bytes, None without a target; ConfigError if ill-posed."""
@@ -259,17 +265,18 @@ class Pacer:
             max(bitstream.gop_size(bitstream.empty_gop(v)) for v in c) for c in candidates
         ]
         smallest = len(head) + sound + sum(self.empty)
-        pixels = header.frames * header.height * header.width
-        target = config.target(header.frames, header.height, header.width, header.fps)
+        shape = header.frames, header.height, header.width
+        target = config.target(*shape, header.fps)
         free_running = config.quality is not None or config.stop is not None
         if target is None and header.allocation == "matched" and not free_running:
-            target = max(int(DEFAULT_BPP * pixels / 8), smallest + 64 * len(gops))
+            target = max(int(DEFAULT_BPP * math.prod(shape) / 8), smallest + 64 * len(gops))
         if target is not None and target < smallest:
             of_them = f", {sound} of them audio" if sound else ""
             raise TargetUnreachable(
                 f"{target} bytes cannot be reached; the smallest file is {smallest} bytes{of_them}",
                 smallest,
             )
+        self._check_use(target, smallest, p["coder"])
         self.left = None if target is None else target - len(head) - sound
         if self.left is None:
             self.still = [int(STILL_BPP * header.height * header.width / 8)] * len(gops)
@@ -277,6 +284,29 @@ class Pacer:
             each = STILL_SHARE * (self.left - sum(self.empty)) / header.frames
             self.still = [int(each * g.frames) for g in gops]
         self.predicted: list[list[float]] = [[float(f)] for f in self.free]
+
+    def _check_use(self, target: int | None, smallest: int, coder: str) -> None:
+        """ConfigError for a size, or an M, that says more of the latent than the prior can use:
+        coding it would take for ever, and nothing would be seen of it."""
+        size = self.header.height, self.header.width
+        frames, pixels = sum(self.free), math.prod(size)
+        values = self.spec.channels * math.prod(self.spec.latent_sides(*size)) * frames
+        most = USABLE_BITS * values / 8 + SLACK * len(self.gops)
+        stills = STILL_MOST * pixels / 8 * sum(g.stills for g in self.gops)
+        top = smallest + (most + stills) / (1 - self.residual)
+        if target is not None and target > top:
+            per = 8 / (self.header.frames * pixels)
+            raise ConfigError(
+                f"{target} bytes, {per * target:.3g} bits per pixel, are more than prior "
+                f"{self.spec.id} has a use for here: {top:.0f}, {per * top:.3g} bits per pixel"
+            )
+        if coder == "hadamard" and self.atoms is not None:
+            asked = self.cost(self.atoms) * self.stop * frames / 8
+            if asked > most:
+                raise ConfigError(
+                    f"M is {self.atoms}: {asked:.0f} bytes are more than prior {self.spec.id} has "
+                    f"a use for; M = {int(self.atoms * most / asked)} is the most"
+                )
 
     def solve(self, header: Header, profiles: Sequence[Profile]) -> Header:
         """The header with its final shift, given the profile of each GOP. With a schedule that does

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Rational
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gvcc.errors import ConfigError
+
+
+def ratio(name: str, value: object) -> Fraction:
+    """A number above 0 as a fraction: exactly, but for floats, which are taken for the nearest
+    fraction of a denominator up to 1001, by preference n / 1001 (23.976 is 24000/1001). ConfigError
+    for what is none; `name` is what it says."""
+    if isinstance(value, bool) or not isinstance(
+        value, Rational | float | np.floating | np.integer
+    ):
+        raise ConfigError(f"{name} must be a number or a Fraction, not {value!r}")
+    if not isinstance(value, float | np.floating):
+        found = Fraction(int(value.numerator), int(value.denominator))
+    elif not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}, expected a number above 0")
+    else:
+        exact = Fraction(float(value))
+        broadcast = Fraction(math.ceil(exact) * 1000, 1001)
+        near = exact.denominator > 1 and abs(broadcast - exact) < Fraction(1, 200)
+        found = broadcast if near and exact > 1 else exact.limit_denominator(1001)
+    if found <= 0:
+        raise ConfigError(f"{name} is {value}, expected a number above 0")
+    return found
 
 
 @dataclass(frozen=True)
@@ -102,8 +128,9 @@ class Clip(Protocol):
 class Video:
     """A `Clip` in memory: `frames` is full-range RGB, uint8 [T,H,W,3], `fps` pictures a second.
 
+    `fps` and `pixel_aspect` are given as numbers of any kind and kept as fractions (see `ratio`).
     `colour` is the source's, and the colour of a file written from this; the packets of `audio`
-    count time from the start of frame 0.
+    count time from the start of frame 0. Raises ConfigError for anything else.
     """
 
     frames: NDArray[np.uint8]
@@ -112,6 +139,23 @@ class Video:
     audio: Audio | None = None
     pixel_aspect: Fraction = Fraction(1)
     notices: tuple[Notice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, np.ndarray):
+            raise ConfigError(
+                f"frames must be a numpy array, uint8 [T,H,W,3], not {type(self.frames).__name__}"
+            )
+        shape = self.frames.shape
+        if self.frames.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise ConfigError(
+                f"frames must be uint8 [T,H,W,3] with at least one picture, not {self.frames.dtype}"
+                f" [{','.join(map(str, shape))}]"
+            )
+        for name, kind in (("colour", Colour), ("audio", Audio | None)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"{name} must be records.{name.title()}, not {value!r}")
+        for name in ("fps", "pixel_aspect"):
+            object.__setattr__(self, name, ratio(name, getattr(self, name)))
 
     @property
     def count(self) -> int:

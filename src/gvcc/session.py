@@ -115,9 +115,8 @@ class Session:
     def shape(self, gop: Gop) -> Shape:
         """[C,F,h,w] of a GOP's latent."""
         spec = self.prior.spec
-        (q, *strides), sizes = spec.stride, (self.header.height, self.header.width)
-        h, w = (-(-n // m) * m // s for n, m, s in zip(sizes, spec.multiple, strides, strict=True))
-        return spec.channels, gop.latent_frames(q, spec.last_alone), h, w
+        frames = gop.latent_frames(spec.stride[0], spec.last_alone)
+        return spec.channels, frames, *spec.latent_sides(self.header.height, self.header.width)
 
     def coder(self) -> Coder:
         """The stream's coder."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 from rich.console import Console
 
+from gvcc import files
 from gvcc.errors import ConfigError, GvccError
 
 if TYPE_CHECKING:
@@ -109,22 +108,19 @@ def codec_bar(verb: str) -> Iterator[Progress]:
 
 
 def check_output(output: str, source: str | None, overwrite: bool, folder: bool = False) -> None:
-    """Refuse to write over the input, or over anything that exists unless told to.
+    """Refuse, before any work is done, to write where nothing can be written, over the input, or
+    over anything that exists unless told to. Nothing is replaced where there is no regular file.
 
     `folder`: the output is a folder; an empty one may exist.
     """
-    if output == "-":
+    target = files.check(output)
+    if target.straight or not target.path.exists():
         return
-    target = Path(output)
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {output} does not exist")
-    if not target.exists():
-        return
-    if source not in (None, "-") and Path(source).exists() and target.samefile(source):
+    if source not in (None, "-") and Path(source).exists() and target.path.samefile(source):
         raise ConfigError(f"{output} is the input; choose another output")
-    if target.is_dir() != folder:
+    if target.path.is_dir() != folder:
         raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
-    if not overwrite and not (folder and not any(target.iterdir())):
+    if not overwrite and not (folder and not any(target.path.iterdir())):
         raise ConfigError(f"{output} exists; -y replaces it")
 
 
@@ -137,90 +133,16 @@ def check_device(device: str) -> None:
         raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
 
 
-def write_bytes(data: bytes, output: str) -> None:
-    """Write to a temporary name beside the output and rename: never half a file."""
-    if output == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(output).absolute()
-    try:
-        handle, name = tempfile.mkstemp(prefix=".gvcc-", dir=target.parent)
+@contextmanager
+def growing(output: str, resume: bool, overwrite: bool) -> Iterator[files.Growing]:
+    """An output that grows (files.Growing); if the work breaks off, it is said what is left."""
+    with files.Growing(output, resume, overwrite) as file:
         try:
-            with os.fdopen(handle, "wb") as f:
-                f.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 is not what a user expects
-            os.replace(name, target)
+            yield file
         except BaseException:
-            os.unlink(name)
+            if file.worth and file.part is not None:
+                say(f"{file.part} holds what was done; --resume goes on with it")
             raise
-    except OSError as e:
-        raise GvccError(f"{output}: cannot write: {e.strerror}") from None
-
-
-class Growing:
-    """A stream on its way to a file: `write` appends, and the file gets its name once it is whole.
-
-    Until then it is `output` + ".part", which a decoder may follow and `--resume` goes on with. It
-    stays if the work breaks off after `worth` was set. One that is there is replaced only with
-    `overwrite`, and one that another process is writing never is.
-    """
-
-    def __init__(self, output: str, resume: bool, overwrite: bool) -> None:
-        self.output, self.part = output, Path(output + ".part")
-        self.worth, self._resume = False, resume
-        self.begun = b""
-        if output == "-":
-            self._file: BinaryIO = sys.stdout.buffer
-            return
-        if resume and not self.part.exists():
-            raise ConfigError(f"nothing to resume: there is no {self.part}")
-        try:
-            self._file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GvccError(f"{self.part}: another process is writing it") from None
-        except OSError as e:
-            raise GvccError(f"{self.part}: cannot open: {e.strerror}") from None
-        self.begun = self._file.read()
-        if self.begun and not (resume or overwrite):
-            raise ConfigError(
-                f"{self.part} is of an encode that broke off; --resume goes on, -y starts anew"
-            )
-        self._file.seek(0)
-        if not resume:
-            self.begun = b""
-            self._file.truncate()
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as e:
-            raise GvccError(f"{self.output}: cannot write: {e.strerror}") from None
-
-    def __enter__(self) -> Growing:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.output == "-":
-            return
-        with self._file:
-            if kind is None:
-                self._file.truncate()
-        if kind is None:
-            try:
-                os.replace(self.part, self.output)
-            except OSError as e:
-                raise GvccError(
-                    f"{self.output}: cannot write: {e.strerror}; {self.part} is the whole file"
-                ) from None
-        elif self.worth:
-            say(f"{self.part} holds what was done; --resume goes on with it")
-        elif not self._resume:
-            self.part.unlink()
 
 
 class Following:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from gvcc import files
 from gvcc.errors import ConfigError
 from gvcc.eval import plots
 
@@ -148,8 +149,7 @@ def write_page(
     # One pass: a field that holds "@@name@@" itself is left as it is.
     parts = re.split(r"@@(\w+)@@", template)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    with part.open("wb") as f:
+    with files.replacing(out) as f:
         for i, text in enumerate(parts):
             if i % 2 == 0:
                 f.write(text.encode())
@@ -157,7 +157,6 @@ def write_page(
                 f.writelines(_scripts(videos))
             else:
                 f.write(fields[text].encode())
-    os.replace(part, out)
 
 
 def _scripts(videos: Mapping[str, Path]) -> Iterator[bytes]:

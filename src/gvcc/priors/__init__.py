@@ -63,6 +63,12 @@ class Spec:
         """What height and width of the pictures must be multiples of."""
         return self.stride[1] * self.patch, self.stride[2] * self.patch
 
+    def latent_sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of pictures of that size."""
+        sides = zip((height, width), self.multiple, self.stride[1:], strict=True)
+        h, w = (-(-n // m) * m // s for n, m, s in sides)
+        return h, w
+
     def published_shift(self, height: int) -> float:
         """The flow shift that preset paper takes for pictures of so many lines."""
         return self.shifts[height > 480]

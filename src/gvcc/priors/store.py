@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gvcc.errors import ConfigError
+from gvcc.files import write as write
 from gvcc.priors.models import Model
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
@@ -46,20 +46,6 @@ def remember(name: str, key: str, value: Any) -> None:
         write(cache() / f"{name}.json", json.dumps(recall(name) | {key: value}, indent=1).encode())
     except OSError:
         pass
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file at once: another process never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: those are for their owner alone, and a web server may have to read this one.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as f:
-            f.write(data)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 # -- folders ----------------------------------------------------------------------------------
