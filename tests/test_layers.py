@@ -14,7 +14,8 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 # import each other.
 # fmt: off
 LAYERS = [
-    {"errors", "records", "priors.models"},
+    {"errors"},
+    {"records", "files", "priors.models"},
     {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
      "eval.bd"},
     {"bitstream", "eval.perceptual"},
@@ -26,7 +27,7 @@ LAYERS = [
     {"priors.nano", "priors.diffusion", "trajectory"},
     {"priors.wan", "priors.cogvideox"},
     {"session"},
-    {"decoder", "aqc"},
+    {"decoder", "aqc", "resume"},
     {"encoder"},
     {"codec"},
     {"describe", "eval.clips", "eval.temporal", "train.data", "train.loop"},

@@ -110,11 +110,13 @@ class Decoder:
         self._seen = self.delivered = 0
 
     def _layout(self) -> list[Gop]:
-        """All GOPs, as far as the stream goes."""
-        out = []
+        """The GOPs up to those that can have nothing to do with the frames asked for."""
+        out: list[Gop] = []
         try:
             for r in self._coded():
                 out.append(r.gop)
+                if r.gop.start > self.end + 2 * self.header.gop:
+                    break
         except FormatError as e:  # what comes after the frames asked for does not matter
             if not out or (out[-1].end < self.end and not self._tolerated(e)):
                 raise

@@ -225,8 +225,9 @@ class Growing:
         else:
             self.begun = b""
             self._file.truncate()
-        write(self._proof_file, _lines(self.proofs))
-        self._known = self._proof_file.open("ab")
+        self._known = self._open(self._proof_file)
+        self._known.truncate(len(_lines(self.proofs)))
+        self._known.seek(0, os.SEEK_END)
 
     @property
     def part(self) -> Path | None:
@@ -236,14 +237,7 @@ class Growing:
     def _locked(self) -> BinaryIO:
         """The .part file, ours alone."""
         while True:
-            try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-                file = os.fdopen(os.open(self._part, flags, 0o666), "r+b")
-            except OSError as e:
-                raise GvccError(f"{self._part}: cannot open: {e.strerror}") from None
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                file.close()
-                raise GvccError(f"{self._part}: is no regular file")
+            file = self._open(self._part)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -256,9 +250,22 @@ class Growing:
                     return file
             file.close()
 
+    @staticmethod
+    def _open(path: Path) -> BinaryIO:
+        """A file to read and write, made if it is not there; no link, no pipe."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            number = os.open(path, flags, 0o666)
+        except OSError as e:
+            raise GvccError(f"{path}: cannot open: {e.strerror}") from None
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            os.close(number)
+            raise GvccError(f"{path}: is no regular file")
+        return os.fdopen(number, "r+b")
+
     def _read_proofs(self) -> list[str]:
         try:
-            text = self._proof_file.read_text()
+            text = self._proof_file.read_bytes().decode()
         except (OSError, UnicodeDecodeError):
             return []
         return text.split("\n")[:-1]  # of a line that breaks off nothing is known
@@ -274,6 +281,7 @@ class Growing:
                 if self._count < len(self.proofs):  # of bytes that were not whole
                     del self.proofs[self._count :]
                     self._known.truncate(len(_lines(self.proofs)))
+                    self._known.seek(0, os.SEEK_END)
                 self.proofs.append(proof)
                 self._known.write(_lines([proof]))
                 self._known.flush()
