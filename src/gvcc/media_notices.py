@@ -15,6 +15,8 @@ _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of H.273
 # Of these every packet is one picture to show, so that those which do not come can be counted.
 _ONE_EACH = {"av1", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg2video", "png", "prores"}
 
+_SPLICE = 8  # packets before a splice that a container may call damaged on account of it
+
 
 def counted(count: int, thing: str) -> str:
     """ "1 picture", "2 pictures"."""
@@ -102,6 +104,32 @@ def _codec(stream: Any) -> str:
 
 
 @dataclass
+class Marked:
+    """When the packets of a stream are that its container calls damaged, in seconds.
+
+    Not those at a splice of two files: there its count of packets jumps, and time goes back.
+    """
+
+    times: list[Fraction] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # of the same packets
+    count: int = 0
+    last: int | None = None
+
+    def see(self, packet: Any) -> None:
+        self.count += 1
+        order = packet.pts if packet.dts is None else packet.dts
+        spliced = self.last is not None and order is not None and order < self.last
+        if packet.is_corrupt:
+            stamp = packet.dts if packet.pts is None else packet.pts
+            self.times.append((stamp or 0) * packet.time_base)
+            self.numbers.append(self.count)
+        while spliced and self.numbers and self.numbers[-1] > self.count - _SPLICE:
+            self.numbers.pop()
+            self.times.pop()
+        self.last = self.last if order is None else order
+
+
+@dataclass
 class Damage:
     """What is wrong with a source, gathered as it is read. Times are in seconds of the source."""
 
@@ -113,8 +141,8 @@ class Damage:
     packets: int = 0  # of pictures, since the first shown
     pictures: int = 0
     failed: int = 0
-    bad_video: list[Fraction] = field(default_factory=list)  # packets marked as damaged
-    bad_sound: list[Fraction] = field(default_factory=list)
+    bad_video: Marked = field(default_factory=Marked)
+    bad_sound: Marked = field(default_factory=Marked)
     bad_pictures: int = 0
 
     def notices(
@@ -143,13 +171,13 @@ class Damage:
             texts.append(f"{counted(self.bad_pictures, 'picture')} {verb} with errors")
         if self.missing and not part and not breaks_off:
             texts.append(f"{counted(self.missing, 'picture')} of its index cannot be found")
-        spots = [time for time in self.bad_video if not part or time < end]
+        spots = [time for time in self.bad_video.times if not part or time < end]
         if self.flaw is not None and not self.cut and (not part or self.flaw < end):
             spots.append(self.flaw)
         if spots and not texts:
             texts.append(f"is damaged at {_seconds(max(Fraction(0), min(spots) - start))}, where "
                          "pictures may be missing")  # fmt: skip
-        sound = [time for time in self.bad_sound if not part or time < end]
+        sound = [time for time in self.bad_sound.times if not part or time < end]
         if sound and not breaks_off:
             texts.append(f"{counted(len(sound), 'packet')} of its sound damaged")
         return [Notice("broken", text) for text in texts]

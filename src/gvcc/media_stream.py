@@ -103,17 +103,18 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
         order = media_time.in_order(seen.stamps, 1 / (fps * base))
         times = [time * base for time in order]
         tail = max(seen.tail, survey.held - times[-1])
-        index = media_time.on_screen(times, fps, tail)
+        index = media_time.on_screen(times, fps, tail, asked.fps is None)
         part = seen.part or (asked.frames is not None and len(index) > asked.frames)
         index = index[: asked.frames]
         length = len(index) / fps
-        end = times[0] + length if part else times[-1] + tail
         shown = index[-1] + 1 if part else len(times)
         track = None
         if survey.sound is not None:
             until = None if asked.frames is None else length
             track = media_audio.track(survey.sound, survey.sounds, times[0], until)
-    notices = survey.damage.notices(times[0], end, part, survey.length, seen.looks.interlaced > 0)
+    notices = survey.damage.notices(
+        times[0], times[0] + length, part, survey.length, seen.looks.interlaced > 0
+    )
     notices += of_rate(shown, index, fps, asked.fps is not None)
     notices += seen.looks.notices() + survey.notices
     decode = partial(_ticks, source, survey, seen.view, index)
@@ -127,15 +128,17 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
 def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
     """Go through all packets: even if few pictures are asked for, the others tell the rate."""
     video = _video(box)
+    form = box.format.name
     survey = _Survey(video.index, raw=bool(box.format.flags & _NO_TIMESTAMPS))
-    survey.raw &= box.format.name != "mxf"  # which has them, but says otherwise
+    survey.raw |= form.endswith("_pipe")  # images one behind the other
+    survey.raw &= form != "mxf"  # which has them, but says otherwise
     if asked.audio:
         survey.sound = media_audio.pick(box, asked.audio_track, name)
     survey.notices += of_tracks(box, video, survey.sound, asked.audio)
-    if _DECLARE & set(box.format.name.split(",")):
+    if _DECLARE & set(form.split(",")):
         lengths = [Fraction(box.duration or 0, 1_000_000), (video.duration or 0) * video.time_base]
         survey.length = max(lengths) or None
-    elif box.format.name == "avi" and video.average_rate:
+    elif form == "avi" and video.average_rate:
         survey.length = video.frames / video.average_rate
     damage, base = survey.damage, video.time_base
     known, count = len(video.index_entries), 0
@@ -143,15 +146,14 @@ def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
     places: list[tuple[int, int | None]] = []
     pts: list[int | None] = []
     dts: list[int | None] = []
-    end = 0
+    end, last = 0, None
     try:
         for packet in box.demux([s for s in (video, survey.sound) if s is not None]):
             stamp = packet.dts if packet.pts is None else packet.pts
             if packet.stream is survey.sound:
                 if packet.size:
                     survey.sounds.append(packet)
-                if packet.is_corrupt:
-                    damage.bad_sound.append((stamp or 0) * packet.time_base)
+                    damage.bad_sound.see(packet)
                 continue
             count += bool(packet.size) or stamp is not None
             if not packet.size:
@@ -160,8 +162,7 @@ def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
                 continue
             if not dts:
                 survey.clean = media_structure.starts_clean(bytes(packet), video.name)
-            if packet.is_corrupt:
-                damage.bad_video.append((stamp or 0) * base)
+            damage.bad_video.see(last := packet)
             if packet.pos is not None:
                 places.append((packet.pos, stamp))
                 end = packet.pos + packet.size
@@ -172,9 +173,11 @@ def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
         damage.error = error.strerror or str(error)
     damage.missing = max(0, known - count)
     with source.file() as file:
-        flaw = media_structure.flaw(file, box.format.name)
-        if box.format.name == "yuv4mpegpipe" and 0 < end < box.size:  # less than a frame is left
+        flaw = media_structure.flaw(file, form)
+        if form == "yuv4mpegpipe" and 0 < end < box.size:  # less than a frame is left
             flaw = end
+    if survey.raw and video.name == "mjpeg" and last is not None and b"\xff\xd9" not in bytes(last):
+        damage.error = "the last picture has no end"
     if flaw is not None:
         before = [stamp for place, stamp in places if place < flaw and stamp is not None]
         damage.flaw = max(before, default=0) * base
@@ -192,7 +195,7 @@ def _settle_rate(survey: _Survey, video: Any, stamps: list[int | None], asked: A
     elif survey.raw:
         coded = video.codec_context.framerate
         survey.fps = coded if coded and 1 <= coded <= 300 else _RAW_RATE
-        if survey.fps != coded:
+        if survey.fps != coded and len(stamps) > 1:
             survey.notices.append(Notice("note", f"it says nothing of its rate: {_RAW_RATE} fps is "
                                          "taken (--fps)"))  # fmt: skip
     else:
@@ -204,13 +207,13 @@ def _settle_rate(survey: _Survey, video: Any, stamps: list[int | None], asked: A
 def _watched(source: Source, survey: _Survey, asked: Asked) -> _Seen:
     """Decode the pictures that are asked for, once, to learn what they are."""
     seen: _Seen | None = None
-    damage, sent, size = survey.damage, list[int | None](), None
+    damage, sent, size, failed = survey.damage, list[int | None](), None, 0
     with source.container() as box:
         video = box.streams[survey.number]
         base, words = video.time_base, described(box, video)
         for picture, stamp in _decoded(box, video, survey.by_dts, sent):
             if picture is None:
-                damage.failed += 1
+                failed += 1
                 continue
             stamp = None if survey.raw else stamp
             if seen is None:
@@ -227,13 +230,16 @@ def _watched(source: Source, survey: _Survey, asked: Asked) -> _Seen:
                     raise MediaError(
                         text + (f" at {float(after):.2f} s" if after is not None else "")
                     )
-            seen.looks.see(picture, view.colour)
-            damage.bad_pictures += picture.is_corrupt
             seen.stamps.append(stamp)
-            seen.tail = Fraction(0) if survey.raw else (picture.duration or 0) * base
             if asked.frames is not None and _suffice(seen.stamps, asked.frames, survey.fps * base):
-                seen.part = True
+                seen.part = True  # and what failed just now is beyond it
                 break
+            damage.failed, failed = damage.failed + failed, 0
+            damage.bad_pictures += picture.is_corrupt
+            seen.looks.see(picture, view.colour)
+            seen.tail = Fraction(0) if survey.raw else (picture.duration or 0) * base
+        else:
+            damage.failed += failed
         if seen is None:
             raise MediaError(f"no picture decodes: {_why(box, survey)}")
         if not seen.part:

@@ -197,13 +197,16 @@ def _apart(places: list[int]) -> bool:
     return all(a < b for a, b in pairwise(places))
 
 
-def on_screen(times: _Stamps, fps: Fraction, tail: Fraction | int) -> list[int]:
+def on_screen(times: _Stamps, fps: Fraction, tail: Fraction | int, all_of_it: bool) -> list[int]:
     """For each tick of the output the index of the picture on screen in the middle of it.
 
-    `times`, growing, and `tail`, how long the last picture stays, are in seconds.
+    `times`, growing, and `tail`, how long the last picture stays, are in seconds. `all_of_it`: the
+    last picture has a tick even if it stays for less than half of one.
     """
     places = ticks(times, fps)
-    length = max(places[-1] + 1, int((times[-1] + tail - times[0]) * fps + Fraction(1, 2)))
+    length = max(1, int((times[-1] + tail - times[0]) * fps + Fraction(1, 2)))
+    if all_of_it or not tail:
+        length = max(length, places[-1] + 1)
     if length > _LONGEST * len(times):
         raise MediaError(f"its timestamps jump: {len(times)} pictures in {float(length / fps):g} s")
     return [bisect_right(places, tick) - 1 for tick in range(length)]
