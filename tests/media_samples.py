@@ -1,6 +1,7 @@
 """Small pictures and files that the tests of media.py and colour.py read and write."""
 
 import io
+import subprocess
 from fractions import Fraction
 
 import av
@@ -126,3 +127,23 @@ def psnr(a, b):
 
 def leftovers(folder):
     return sorted(entry.name for entry in folder.iterdir())
+
+
+PATTERN = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=24:d=2")
+LEVELS = ("-f", "lavfi", "-i", "nullsrc=s=64x48:r=24:d=2,geq=lum='17+4*N':cb=128:cr=128")
+SINE = ("-f", "lavfi", "-i", "sine=r=48000:d=2")
+PAUSE = ("-vf", "setpts='if(lt(N,24),N,N+240)/24/TB'", "-fps_mode", "vfr")  # 10 s after 24 pictures
+
+
+def ffmpeg(*args):
+    """Run the ffmpeg of imageio-ffmpeg; what is last is the file it makes, which is returned."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    command = [get_ffmpeg_exe(), "-v", "error", "-y", *map(str, args)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    return args[-1]
+
+
+def told(clip, kind=None):
+    """What a clip's notices say, of one kind or all."""
+    return [notice.text for notice in clip.notices if kind in (None, notice.kind)]

@@ -176,8 +176,8 @@ def test_decode_knob(run: Run, coded: Path) -> None:
 
 _REPORT = "file frames width height fps bytes bits_per_pixel kbps seconds"
 _JSON = {
-    "encode": f"{_REPORT} preset prior mode",
-    "verify": f"{_REPORT} preset prior mode verified",
+    "encode": f"{_REPORT} preset prior mode notices",
+    "verify": f"{_REPORT} preset prior mode notices verified",
     "decode": "file frames width height fps seconds",
     "inspect": "version header gops audio bytes where bits_per_pixel kbps",
     "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio tof "
@@ -284,14 +284,15 @@ _FLAGS = {
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
-        "--guidance", "--set", "--offload", "--reuse", "--g-scale",
+        "--guidance", "--set", "--offload", "--reuse", "--g-scale", "--fps", "--audio-track",
+        "--strict",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
         "--start", "--end", "--follow", "--keep-going", "--offload",
     },
     "inspect": {"source", "--json"},
-    "compare": {"reference", "decoded", "--gvcc", "--frames", "--json"},
+    "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json"},
     "demo": {"--out", "--clip", "--bpp"},
     "eval run": {
         "clips", "--out", "--preset", "--codecs", "--rates", "--frames", "--height", "--own-size",

@@ -26,7 +26,7 @@ from media_samples import (
     tone,
 )
 
-from gvcc import media
+from gvcc import media, media_audio
 from gvcc.errors import MediaError
 from gvcc.media import Video
 from gvcc.records import Audio
@@ -63,20 +63,24 @@ def test_constant_rate_with_b_frames_keeps_order(tmp_path):
     assert nearest == list(range(30)) and again.fps == 30
 
 
-def test_variable_rate_repeats_and_drops_to_the_average():
+def test_variable_rate_gets_the_rate_at_which_no_picture_is_lost():
     pts = [0, 100, 200, 300, 800, 820, 900, 1000, 1100, 1200]  # ms, on screen to 1300 at most
     data = store(numbered(10), rate=10, pts=pts, base=Fraction(1, 1000))
     video = media.read(io.BytesIO(data))
-    assert video.fps == 10
-    # In the middle of each tick, 50 ms after it starts, this picture is the latest.
-    assert numbers(video) == [0, 1, 2, 3, 3, 3, 3, 3, 5, 6, 7, 8, 9]
-    assert numbers(media.read(io.BytesIO(data), frames=9)) == [0, 1, 2, 3, 3, 3, 3, 3, 5]
+    assert video.fps == 50 and video.notices == ()
+    shown = [max(n for n, time in enumerate(pts) if time <= 20 * tick) for tick in range(65)]
+    assert numbers(video) == shown
+    assert numbers(media.read(io.BytesIO(data), frames=9)) == shown[:9]
 
 
-def test_a_burst_of_pictures_before_the_frames_asked_for():
+def test_a_burst_of_pictures_within_the_frames_asked_for():
     pts = [0, 10, 20, 30, 40, 100, 200, 300, 400, 500]
-    data = io.BytesIO(store(numbered(10), rate=10, pts=pts, base=Fraction(1, 1000)))
-    assert numbers(media.read(data, frames=4)) == [4, 5, 6, 7]
+    data = store(numbered(10), rate=10, pts=pts, base=Fraction(1, 1000))
+    assert numbers(media.read(io.BytesIO(data), frames=4)) == [0, 1, 2, 3]
+    asked = media.read(io.BytesIO(data), frames=4, fps=Fraction(10))
+    assert numbers(asked) == [4, 5, 6, 7]
+    assert [notice.kind for notice in asked.notices] == ["lost"]
+    assert "4 of 8 pictures" in asked.notices[0].text
 
 
 def test_jitter_neither_repeats_nor_drops():
@@ -143,7 +147,7 @@ def same(pictures, frames):
 def test_every_pass_gives_what_read_gives(tmp_path, kind):
     video = Video(smooth(30), Fraction(30))
     pts = [0, 10, 20, 30, 40, 300, 310, 400, 900, 1000]
-    shown = [4, 4, 4, 6, 7, 7, 7, 7, 7, 8, 9]
+    shown = [max(n for n, time in enumerate(pts) if time <= 10 * tick) for tick in range(110)]
     uneven = store(numbered(10), rate=10, pts=pts, base=Fraction(1, 1000))
     place = tmp_path / kind
     if kind == "folder":
@@ -164,7 +168,7 @@ def test_every_pass_gives_what_read_gives(tmp_path, kind):
     if kind in ("mp4", "folder"):
         frames = media.read(place).frames
         assert psnr(frames, video.frames) > 40
-    else:  # the latest in the middle of each tick, 50 ms after it starts
+    else:  # at 100 fps every picture has a tick of its own
         frames = np.stack([np.full((16, 16, 3), 2 * n, np.uint8) for n in shown])
     assert (clip.count, clip.height, clip.width, 3) == frames.shape
     for first, second, want in zip(clip.pictures(), clip.pictures(), frames, strict=True):
@@ -298,7 +302,7 @@ def test_audio_timestamps_that_go_back_follow_on(tmp_path):
         packets = [packet for packet in box.demux(stream) if packet.size][:6]
         for packet, pts in zip(packets, (0, 1024, 512, None, 9000, 9000), strict=True):
             packet.pts = packet.dts = pts
-        track = media._track(stream, packets, Fraction(0), None)
+        track = media_audio.track(stream, packets, Fraction(0), None)
     assert [p.pts for p in track.packets] == [0, 1024, 2048, 3072, 9000, 10024]
     media.write(Video(smooth(6), Fraction(24), audio=track), tmp_path / "a.mp4")
 

@@ -145,7 +145,7 @@ def test_settings_out_of_range_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least 1"):
         media.read(tmp_path / "a.mp4", frames=0)
     with pytest.raises(ConfigError, match="fps"):
-        media.read(tmp_path / "a.mp4", fps=Fraction(24))
+        media.read(tmp_path / "a.mp4", fps=Fraction(0))
     with pytest.raises(MediaError, match="nowhere.*No such file"):
         media.write(video, tmp_path / "nowhere" / "a.mp4")
 

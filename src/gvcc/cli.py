@@ -29,6 +29,7 @@ from gvcc.terminal import (
     Offload,
     Output,
     Overwrite,
+    Rate,
     VerificationFailed,
     check_device,
     check_output,
@@ -39,6 +40,7 @@ from gvcc.terminal import (
     rates,
     read_bytes,
     say,
+    tell,
 )
 
 app = typer.Typer(
@@ -182,14 +184,18 @@ def compare(
     = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many frames.")]
     = None,
+    fps: Rate = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """PSNR, MS-SSIM, VMAF and temporal consistency of a decoded clip (needs the extra 'eval')."""
-    from gvcc import describe, media, parser
+    from gvcc import describe, media, media_time, parser
     from gvcc.eval import metrics
 
-    ref = media.read(reference, frames=frames, audio=False)
-    got = media.read(decoded, frames=frames, audio=False)
+    rate = None if fps is None else media_time.parse(fps)
+    ref = media.read(reference, frames=frames, fps=rate, audio=False)
+    tell(ref.notices, reference)
+    got = media.read(decoded, frames=frames, fps=rate, audio=False)
+    tell(got.notices, decoded)
     figures = metrics.compare(ref.frames, got.frames, ref.fps)
     if stream is not None:
         data = read_bytes(stream)

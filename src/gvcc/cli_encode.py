@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import time
+from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
@@ -21,6 +22,7 @@ from gvcc.terminal import (
     Offload,
     Output,
     Overwrite,
+    Rate,
     Source,
     VerificationFailed,
     check_device,
@@ -30,6 +32,7 @@ from gvcc.terminal import (
     open_stream,
     rates,
     say,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -104,9 +107,14 @@ def encode(
     knob: Annotated[float | None, _how(help="Default k for the decoder: "
         "1 realism ... 2 fidelity.")] = None,
     frames: Annotated[int | None, _read(min=1, help="Only the first so many frames.")] = None,
+    fps: Rate = None,
     audio: Annotated[bool, _read(help="Carry the audio track.")] = True,
+    audio_track: Annotated[int | None, _read(min=1, help="Which of several audio tracks, from 1; "
+        "default: the one that the file calls its default.")] = None,
     matrix: Annotated[str | None, _read(help="Colour matrix, whatever the file says: bt709, "
         "bt601, bt2020nc.")] = None,
+    strict: Annotated[bool, _read("--strict", help="Refuse a source that is damaged: exit code 1, "
+        "and no output.")] = False,
     resume: Annotated[bool, typer.Option("--resume",
         help="Go on with OUTPUT.part, which a broken-off encode left.")] = False,
     verify: Annotated[bool, typer.Option("--verify",
@@ -119,13 +127,14 @@ def encode(
 
     The file grows as OUTPUT.part and gets its name when it is whole.
     """
-    from gvcc import codec, describe, media, parser
+    from gvcc import codec, describe, media, media_time, parser
     from gvcc.quality import goal
     from gvcc.rate import EncodeConfig
 
     check_output(output, source, overwrite)
     if output == "-" and (as_json or resume):
         raise ConfigError(f"--{'json' if as_json else 'resume'} does not go with -o -")
+    rate = None if fps is None else media_time.parse(fps)
     device = priors.pick_device(device, prior)
     settings = _settings(prompt, guidance, setting or [])
     config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
@@ -141,9 +150,13 @@ def encode(
     check_device(device)
     model = priors.load(prior, device, settings, offload)
     try:
-        clip = media.open_clip(source, frames=frames, matrix=matrix, audio=audio)
+        clip = media.open_clip(source, frames=frames, fps=rate, matrix=matrix, audio=audio,
+                               audio_track=audio_track)  # fmt: skip
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
+    tell(clip.notices)
+    if strict and any(notice.kind == "broken" for notice in clip.notices):
+        raise MediaError(f"{source} is damaged, and --strict")
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
@@ -160,6 +173,7 @@ def encode(
     mode = config.fitted(model.spec, clip.height).parameters()["mode"]
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
     report |= _figures(total, clip)
+    report["notices"] = [asdict(notice) for notice in clip.notices]
     report["seconds"] = round(time.monotonic() - begin, 2)
     if preset == "paper" and output != "-":
         with open_stream(output) as coded:

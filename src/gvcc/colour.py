@@ -7,11 +7,9 @@ tags, so HDR stays HDR-coded (no tone mapping).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
@@ -101,6 +99,18 @@ def of_picture(picture: Any, tags: Tags) -> Colour:
     return found
 
 
+def _has_alpha(form: Any) -> bool:
+    return bool(form.has_palette or any(part.is_alpha for part in form.components))
+
+
+def is_transparent(picture: Any) -> bool:
+    """Whether anything of a decoded `av.VideoFrame` is not opaque."""
+    if not _has_alpha(picture.format):
+        return False
+    cover = picture.reformat(format="rgba", threads=1).to_ndarray()[..., 3]
+    return bool(cover.min(initial=255) < 255)
+
+
 def to_rgb(picture: Any, colour: Colour) -> np.ndarray:
     """Full-range RGB, uint8 [H,W,3], of a decoded `av.VideoFrame` in the given colour.
 
@@ -108,7 +118,7 @@ def to_rgb(picture: Any, colour: Colour) -> np.ndarray:
     """
     form = picture.format
     rgb, grey = _is_rgb(form), _is_grey(form)
-    alpha = form.has_palette or any(part.is_alpha for part in form.components)
+    alpha = _has_alpha(form)
     # swscale truncates deep RGB and stretches deep full-range YUV by 1023/1020: both are right in
     # its 16-bit output, which is rounded here. For deep limited-range YUV it is the other way.
     deep = max(part.bits for part in form.components) > 8 and (rgb or colour.full_range)
@@ -148,19 +158,6 @@ def upright(pixels: np.ndarray, picture: Any) -> np.ndarray:
     if abs(b) > abs(a):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-def read_still(path: Path, tags: Tags) -> np.ndarray:
-    """One image file: upright RGB, uint8 [H,W,3]. Raises `MediaError` if it is damaged."""
-    try:
-        # From memory, since by name ffmpeg would take a "%" for a numbered sequence.
-        with av.open(io.BytesIO(path.read_bytes()), metadata_errors="replace") as box:
-            picture = next(box.decode(video=0))
-    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
-        reason = getattr(error, "strerror", None) or "no picture in it"
-        raise MediaError(f"cannot read {path.name}: {reason}") from error
-    # A copy, since an array over the picture's own memory would keep the picture with it.
-    return upright(to_rgb(picture, of_picture(picture, tags)), picture).copy()
 
 
 def pngs(frames: np.ndarray) -> Iterator[bytes]:

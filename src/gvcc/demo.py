@@ -54,6 +54,8 @@ def run(
         video = Video(clips.demo_clip(_FRAMES, _HEIGHT, 384), Fraction(24))
     else:
         read = media.read(clip, frames=_FRAMES, audio=False)
+        for notice in read.notices:
+            console.print(f"{clip}: {notice.text}")
         video = Video(_small(read.frames), read.fps, read.colour)
     folder.mkdir(parents=True, exist_ok=True)
     media.write(video, folder / "source.mp4", overwrite=True)

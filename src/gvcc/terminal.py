@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +18,7 @@ from gvcc import files
 from gvcc.errors import ConfigError, GvccError
 
 if TYPE_CHECKING:
+    from gvcc.records import Notice
     from gvcc.session import Event, Progress
 
 # No markup: names of files and strings from files may hold brackets.
@@ -46,8 +47,20 @@ def rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
     return {"bytes": size, "bits_per_pixel": 8 * size / (t * h * w), "kbps": kbps}
 
 
+Rate = Annotated[str | None, typer.Option("--fps", help="Frames a second: at which images and "
+    "streams without time stamps are played, to which others are resampled; 24, 23.976, "
+    "30000/1001.")]  # fmt: skip
+
+
 def say(message: str) -> None:
     err.print(message, soft_wrap=True)
+
+
+def tell(notices: Iterable[Notice], name: str = "") -> None:
+    """A line for everything there is to say of a source; `name` if there is more than one."""
+    for notice in notices:
+        say(f"{'warning' if notice.kind == 'broken' else 'note'}: {name and f'{name}: '}"
+            f"{notice.text}")  # fmt: skip
 
 
 @contextmanager

@@ -59,7 +59,8 @@ class Source:
         h, w = video.frames.shape[1:3]
         size = (max(1, round(w * self.height / h / 8)) * 8, self.height)
         scaled = [Image.fromarray(f).resize(size, Image.Resampling.LANCZOS) for f in video.frames]
-        return Video(np.stack([np.asarray(f) for f in scaled]), video.fps, video.colour)
+        frames = np.stack([np.asarray(f) for f in scaled])
+        return dataclasses.replace(video, frames=frames)
 
     @property
     def identity(self) -> str:
@@ -255,6 +256,7 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
         "encode_s": round(made.seconds, 2), "decode_s": round(end - begin, 2), **made.about,
         "metrics": found.values, "not_computed": found.not_computed,
         "profile": every.profile(video.frames, shown),
+        "notices": [dataclasses.asdict(notice) for notice in video.notices],
     }  # fmt: skip
     return Made(rate, cell, made.stream, made.suffix, as_mp4(shown, video.fps), features)
 
