@@ -33,19 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc import colour as colours
+from gvcc.audio import track as audio_track
 from gvcc.colour import Tags
 from gvcc.errors import ConfigError, MediaError
 from gvcc.media_out import MUXERS as MUXERS
 from gvcc.media_out import reported
 from gvcc.media_out import write as write
-from gvcc.records import Audio, Colour, Notice, Packet
+from gvcc.records import Audio, Colour, Notice
 from gvcc.records import Clip as Clip
 from gvcc.records import Video as Video
 
 STILL_RATE = Fraction(24)
-
-# Audio before the first picture is dropped, but for what a decoder needs to start up.
-_PREROLL = Fraction(1, 10)
 
 
 def read(
@@ -302,9 +300,13 @@ def _open_stream(
         index = _on_screen(times, fps, tail)[:frames]
         start = times[0] or Fraction(0)
         end = None if frames is None else len(index) / fps
-        track = None if sound is None else _track(sound, sounds, start, end)
+        track, notices = None, tuple[Notice, ...]()
+        if sound is not None:
+            track, notices = audio_track(sound, sounds, start, end)
     decode = partial(_ticks, opener, colour, index)
-    return _Decoder(name, decode, fps, colour, track, len(index), shape[0], shape[1])
+    return _Decoder(
+        name, decode, fps, colour, track, len(index), shape[0], shape[1], notices=notices
+    )
 
 
 def _ticks(
@@ -369,31 +371,3 @@ def _on_screen(times: list[Fraction | None], fps: Fraction, tail: Fraction) -> l
     if length > 1000 * len(times):
         raise MediaError(f"its timestamps jump: {len(times)} pictures in {length / fps} s")
     return [bisect_right(ticks, tick) - 1 for tick in range(length)]
-
-
-# PyAV's names for channels without positions, as PCM in Matroska has them -> the usual layout.
-_USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
-_LAYOUTS = {f"{n} channels": name for n, name in enumerate(_USUAL, start=1)}
-
-
-def _track(sound: Any, packets: list[Any], start: Fraction, end: Fraction | None) -> Audio:
-    """The audio of the pictures from `start` seconds on, for `end` seconds (None: to the end)."""
-    context, base = sound.codec_context, sound.time_base
-    kept: list[Packet] = []
-    shift, clock = round(start / base), 0
-    for packet in packets:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and not (kept and stamp - shift <= kept[-1].pts):
-            clock = stamp - shift
-        length = packet.duration or 0
-        if (clock + length) * base >= -_PREROLL and (end is None or clock * base < end):
-            kept.append(Packet(clock, length, bytes(packet)))
-        clock += length
-    return Audio(
-        codec=context.codec.canonical_name,
-        rate=context.sample_rate,
-        layout=_LAYOUTS.get(context.layout.name, context.layout.name),
-        time_base=base,
-        extradata=context.extradata or b"",
-        packets=tuple(kept),
-    )
