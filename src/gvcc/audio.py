@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -31,7 +31,7 @@ _PREROLL = Fraction(1, 10)
 _MAX_RATE, _MAX_CHANNELS, _MAX_SECONDS = 1 << 24, 64, 10**8
 _MAX_FRAME = 1 << 22  # samples that one packet may decode to
 
-FEW = 8  # packets that are enough to tell whether two tracks decode alike
+FEW = 16  # packets that are enough to tell whether two tracks decode alike
 _EXTENSIBLE = 0xFFFE  # the tag of a WAVEFORMATEXTENSIBLE, which is 22 bytes longer
 
 
@@ -73,16 +73,36 @@ def check(audio: Audio) -> None:
 
 def track(
     sound: Any, packets: list[Any], start: Fraction, end: Fraction | None
-) -> tuple[Audio, tuple[Notice, ...]]:
+) -> tuple[Audio | None, tuple[Notice, ...]]:
     """The audio of the pictures from `start` seconds on, for `end` seconds (None: to the end).
 
     `sound` is the stream in an open container, `packets` are all of its `av.Packet`s. The notices
-    say what has become of a track that cannot be carried unchanged.
+    say what has become of a track that cannot be carried unchanged, or not at all.
     """
+    try:
+        return _track(sound, packets, start, end)
+    except MediaError as error:
+        return None, (Notice("lost", f"the sound is left out: {error}"),)
+
+
+def _track(
+    sound: Any, packets: list[Any], start: Fraction, end: Fraction | None
+) -> tuple[Audio, tuple[Notice, ...]]:
     context, base = sound.codec_context, sound.time_base
+    plain = Audio(
+        codec=context.codec.canonical_name,
+        rate=context.sample_rate,
+        layout=lossless.layout_name(context.layout),
+        time_base=base,
+        extradata=context.extradata or b"",
+        packets=tuple(Packet(0, p.duration or 0, bytes(p)) for p in packets[:FEW]),
+    )
+    check(plain)
+    frames = list(decoded(context, plain))
+    extradata = _sufficient(plain, sound, joined(frames))
+    timed = not _miscounted(packets[:FEW], frames, base)
     kept: list[Packet] = []
     shift, clock = round(start / base), 0
-    timed = not _miscounted(packets)
     for packet in packets:
         stamp = _stamp(packet)
         if (
@@ -95,15 +115,15 @@ def track(
         if (clock + length) * base >= -_PREROLL and (end is None or clock * base < end):
             kept.append(Packet(clock, length, bytes(packet)))
         clock += length
-    plain = Audio(
-        codec=context.codec.canonical_name,
-        rate=context.sample_rate,
-        layout=lossless.layout_name(context.layout),
-        time_base=base,
-        extradata=context.extradata or b"",
-        packets=tuple(kept),
-    )
-    return _self_contained(plain, sound)
+    plain = replace(plain, packets=tuple(kept))
+    check(plain)
+    if extradata is not None:
+        return replace(plain, extradata=extradata), ()
+    for found in lossless.tracks(partial(decoded, context, plain)):
+        held = replace(found.audio, packets=tuple(found.packets))
+        text = f"{plain.codec} audio is carried re-encoded as {held.codec}, without loss"
+        return held, (Notice("note", text),)
+    return plain, ()
 
 
 def _stamp(packet: Any) -> int | None:
@@ -111,34 +131,32 @@ def _stamp(packet: Any) -> int | None:
     return found
 
 
-def _miscounted(packets: list[Any]) -> bool:
-    """Whether there is a gap longer than a packet behind nearly every one.
+def _miscounted(packets: list[Any], frames: list[Any], base: Fraction) -> bool:
+    """Whether one packet after another comes late, though each lasts as long as its samples.
 
-    AVI has such times if it counts the bytes of a codec in the unit of its packets.
+    `frames` are what the `packets` decode to. AVI has such times where it counts the bytes of a
+    codec in the unit of its packets.
     """
-    pairs = list(zip(packets, packets[1:], strict=False))
-    gaps = 0
-    for packet, after in pairs:
-        stamp, follows, length = _stamp(packet), _stamp(after), packet.duration or 0
-        known = stamp is not None and follows is not None and length > 0
-        gaps += known and follows - stamp >= 2 * length
-    return len(pairs) >= 4 and gaps > 0.9 * len(pairs)
+    stamps = [_stamp(packet) or 0 for packet in packets]
+    lengths = [packet.duration or 0 for packet in packets]
+    late = [b - a > 1.2 * n for a, b, n in zip(stamps, stamps[1:], lengths, strict=False)]
+    lasting = sum(lengths) * base
+    sounding = sum(Fraction(frame.samples, frame.sample_rate) for frame in frames)
+    return sum(late) > 0.8 * len(packets) and 0.8 * lasting < sounding < 1.2 * lasting
 
 
-def _self_contained(plain: Audio, sound: Any) -> tuple[Audio, tuple[Notice, ...]]:
-    """`plain`, or a record of the same track which decodes to what the stream `sound` does."""
-    few = replace(plain, packets=plain.packets[:FEW])
-    wanted, implementation = heard(sound.codec_context, few), sound.codec_context.codec.name
+def _sufficient(plain: Audio, sound: Any, wanted: NDArray[Any] | None) -> bytes | None:
+    """The extradata with which a record decodes to `wanted`, as `sound` does; None: there is none.
+
+    `plain` is the record with the codec's own header alone.
+    """
     for extradata in (plain.extradata, _fmt_chunk(sound)):
-        held = replace(few, extradata=extradata)
+        held = replace(plain, extradata=extradata)
         with suppress(MediaError):
-            if alike(wanted, heard(decoder(held, implementation), held)):
-                return replace(plain, extradata=extradata), ()
-    for found in lossless.tracks(partial(decoded, sound.codec_context, plain)):
-        held = replace(found.audio, packets=tuple(found.packets))
-        text = f"{plain.codec} audio is carried as {held.codec}, re-encoded without loss"
-        return held, (Notice("note", text),)
-    return plain, ()
+            coder = decoder(held, sound.codec_context.codec.name)
+            if alike(wanted, joined(decoded(coder, held))):
+                return extradata
+    return plain.extradata if wanted is None else None
 
 
 def _fmt_chunk(sound: Any) -> bytes:
@@ -162,7 +180,8 @@ def decoder(audio: Audio, implementation: str = "") -> Any:
     """
     check(audio)
     form, header = wave(audio)
-    options = {"max_samples": str(_MAX_FRAME)}
+    # With the time base the times of frames allow for samples that decoders drop at the start.
+    options = {"max_samples": str(_MAX_FRAME), "pkt_timebase": str(audio.time_base)}
     if form is not None:
         options["ab"] = str(8 * form.bytes_per_second)
         options["block_align"] = str(form.block_align)
@@ -211,9 +230,9 @@ def decoded(coder: Any, audio: Audio) -> Iterator[Any]:
         coder.flush_buffers()
 
 
-def heard(coder: Any, audio: Audio) -> NDArray[Any] | None:
-    """What the packets decode to, [samples,channels]; None: nothing."""
-    parts = [lossless.samples(frame) for frame in decoded(coder, audio)]
+def joined(frames: Iterable[Any]) -> NDArray[Any] | None:
+    """The samples of those of the frames that are like the first, [samples,channels], or None."""
+    parts = [lossless.samples(frame) for frame in frames]
     kind = [(part.dtype, part.shape[1]) for part in parts[:1]]
     parts = [part for part in parts if [(part.dtype, part.shape[1])] == kind]
     return np.concatenate(parts) if parts else None

@@ -46,14 +46,11 @@ _TAGS = {
 
 
 def takes(muxer: str, audio: Audio) -> bool:
-    """Whether a file of ffmpeg's format `muxer` holds `audio` with its packets as they are.
-
-    Raises `MediaError` for an audio record that no file can have.
-    """
-    tracks.check(audio)
+    """Whether a file of ffmpeg's format `muxer` holds `audio` with its packets as they are."""
     few = replace(audio, packets=audio.packets[: tracks.FEW])
     file = io.BytesIO()
     try:
+        tracks.check(audio)
         with av.open(file, "w", format=muxer) as box:
             for packet in _as_is(box, few, few.packets):
                 box.mux(packet)
@@ -72,13 +69,13 @@ def _same(audio: Audio, box: Any) -> bool:
         return False
     found = [Packet(0, 0, bytes(packet)) for packet in box.demux(stream) if packet.size]
     try:
-        wanted = tracks.heard(tracks.decoder(audio, coder.codec.name), audio)
+        wanted = tracks.joined(tracks.decoded(tracks.decoder(audio, coder.codec.name), audio))
     except MediaError:
         wanted = None
     if wanted is None:  # nothing here decodes it: what a file takes unseen
         return b"".join(p.data for p in found) == b"".join(p.data for p in audio.packets)
-    # Its own header, but for what only the container knew.
-    return tracks.alike(wanted, tracks.heard(coder, replace(audio, packets=tuple(found))))
+    again = replace(audio, packets=tuple(found))
+    return tracks.alike(wanted, tracks.joined(tracks.decoded(coder, again)))
 
 
 def add(box: Any, audio: Audio) -> tuple[Iterator[Any], tuple[Notice, ...]]:
@@ -94,10 +91,11 @@ def add(box: Any, audio: Audio) -> tuple[Iterator[Any], tuple[Notice, ...]]:
         for found in lossless.tracks(lambda: tracks.decoded(tracks.decoder(audio), audio)):
             few = tuple(islice(found.packets, tracks.FEW))
             if takes(muxer, replace(found.audio, packets=few)):
-                text = f"{muxer} does not take {audio.codec} audio: it becomes "
-                text += f"{found.audio.codec}, without loss"
                 packets = _as_is(box, found.audio, chain(few, found.packets))
-                return packets, (Notice("note", text),)
+                exact = "without loss" if found.exact else "rounded"
+                text = f"{muxer} does not take {audio.codec} audio: re-encoded as "
+                text += f"{found.audio.codec}, {exact}"
+                return packets, (Notice("note" if found.exact else "lost", text),)
     except MediaError as error:
         reason = f" ({error})"
     raise refusal(muxer, audio, reason)

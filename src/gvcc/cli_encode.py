@@ -119,7 +119,7 @@ def encode(
 
     The file grows as OUTPUT.part and gets its name when it is whole.
     """
-    from gvcc import codec, describe, media, parser
+    from gvcc import codec, describe, media, media_out, parser
     from gvcc.quality import goal
     from gvcc.rate import EncodeConfig
 
@@ -144,6 +144,9 @@ def encode(
         clip = media.open_clip(source, frames=frames, matrix=matrix, audio=audio)
     except MediaError as e:
         raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
+    if clip.audio is not None and not media_out.mp4_takes(clip.audio):
+        say(f"note: .mp4 does not take {clip.audio.codec} audio: decode to .mkv, or it is "
+            "re-encoded (FLAC or PCM, without loss)")  # fmt: skip
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with Growing(output, resume, overwrite) as file, codec_bar("encode") as bar:

@@ -36,14 +36,20 @@ _Block = NDArray[Any]  # samples of all channels, [samples,channels]
 
 
 class Track(NamedTuple):
-    """A track whose packets are made as they are taken: `audio` itself has none."""
+    """A track whose packets are made as they are taken: `audio` itself has none.
+
+    `exact` says whether it holds every bit.
+    """
 
     audio: Audio
     packets: Iterator[Packet]
+    exact: bool = True
 
 
 def tracks(frames: Callable[[], Iterator[Any]]) -> Iterator[Track]:
     """The tracks that hold the same samples, the smallest first; none if there is no sample.
+
+    Of samples of 64 bits, which few files hold, the last one rounds to 53.
 
     `frames` starts a pass over decoded `av.AudioFrame`s, whose times count from the clip's start.
     A track begins there or later, and has silence where packets are missing. Raises `MediaError`
@@ -57,9 +63,15 @@ def tracks(frames: Callable[[], Iterator[Any]]) -> Iterator[Track]:
     blocks = partial(_blocks, frames, first)
     kind = samples(first).dtype.str[1:].replace("u1", "i2")
     coder = _flac(head, "s16" if kind == "i2" else "s32")
-    if coder is not None and all(_fits(block) for _, block in blocks()):
+    if coder is not None and all(_fits(block, 24) for _, block in blocks()):
         yield Track(replace(head, extradata=coder.extradata), _flac_packets(coder, blocks()))
-    yield Track(replace(head, codec=_PCM[kind]), _pcm_packets(blocks()))
+    if kind != "i8":
+        yield Track(replace(head, codec=_PCM[kind]), _pcm_packets(blocks(), kind))
+        return
+    for found, bits in (("i4", 32), ("f8", 53), ("i8", 64)):
+        if all(_fits(block, bits) for _, block in blocks()):
+            yield Track(replace(head, codec=_PCM[found]), _pcm_packets(blocks(), found))
+    yield Track(replace(head, codec=_PCM["f8"]), _pcm_packets(blocks(), "f8"), exact=False)
 
 
 def layout_name(layout: Any) -> str:
@@ -93,8 +105,9 @@ def _blocks(frames: Callable[[], Iterator[Any]], first: Any) -> Iterator[tuple[i
         due = clock if clock is not None else 0
         if frame.pts is not None:
             due = round(frame.pts * frame.time_base * rate)
-            # Times are rounded to units that may be longer than a sample.
-            if clock is not None and due - clock <= 2 * frame.time_base * rate + 1:
+            # Times are rounded, and some files give every packet a sample too many.
+            jitter = max(2 * frame.time_base * rate + 1, min(frame.samples, rate // 50) - 1)
+            if clock is not None and due - clock <= jitter:
                 due = clock
         clock = due if clock is None else clock
         silence -= (due - clock) * block.shape[1]
@@ -131,13 +144,14 @@ def _uniform(frames: Iterator[Any], first: Any) -> Iterator[Any]:
         yield from [frame] if resampler is None else resampler.resample(frame)
 
 
-def _fits(block: _Block) -> bool:
-    """Whether 24 bits, or the 16 there are, hold every sample."""
+def _fits(block: _Block, bits: int) -> bool:
+    """Whether integers of so many bits hold every sample."""
     if block.dtype.kind == "i":
-        low = (1 << 8 * max(0, block.itemsize - 3)) - 1
+        low = (1 << max(0, 8 * block.itemsize - bits)) - 1
         return not (block & low).any()
-    scaled = block * 2.0**23
-    return bool(((scaled == np.rint(scaled)) & (scaled >= -(2**23)) & (scaled < 2**23)).all())
+    top = 2.0 ** (bits - 1)
+    scaled = block * top
+    return bool(((scaled == np.rint(scaled)) & (scaled >= -top) & (scaled < top)).all())
 
 
 def _flac(head: Audio, form: str) -> Any:
@@ -152,14 +166,22 @@ def _flac(head: Audio, form: str) -> Any:
     return coder
 
 
+def _converted(block: _Block, kind: str) -> _Block:
+    """The samples in the little-endian type `kind`, which holds them."""
+    if block.dtype.kind == "f" and kind == "i4":
+        block = (block * 2.0**23).astype("i4") << 8
+    elif block.dtype.str[1:] == "i8" and kind == "i4":
+        block = block >> 32
+    elif block.dtype.str[1:] == "i8" and kind == "f8":
+        block = block / 2.0**63
+    return block.astype(f"<{kind}")
+
+
 def _flac_packets(coder: Any, blocks: Iterator[tuple[int, _Block]]) -> Iterator[Packet]:
+    form = coder.format.name
     for clock, block in blocks:
-        if block.dtype.kind == "f":
-            block = (block * 2.0**23).astype(np.int32) << 8
-        elif block.itemsize == 8:
-            block = (block >> 32).astype(np.int32)
-        row = np.ascontiguousarray(block).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(row, coder.format.name, coder.layout.name)
+        row = _converted(block, _TYPES[form]).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(row, form, coder.layout.name)
         frame.sample_rate, frame.pts, frame.time_base = coder.sample_rate, clock, coder.time_base
         yield from map(_packet, coder.encode(frame))
     yield from map(_packet, coder.encode(None))
@@ -169,9 +191,8 @@ def _packet(packet: Any) -> Packet:
     return Packet(packet.pts, packet.duration or 0, bytes(packet))
 
 
-def _pcm_packets(blocks: Iterator[tuple[int, _Block]]) -> Iterator[Packet]:
+def _pcm_packets(blocks: Iterator[tuple[int, _Block]], kind: str) -> Iterator[Packet]:
     for clock, block in blocks:
-        little = block.astype(block.dtype.newbyteorder("<"))
         for place in range(0, len(block), _BLOCK):
-            part = little[place : place + _BLOCK]
+            part = _converted(block[place : place + _BLOCK], kind)
             yield Packet(clock + place, len(part), part.tobytes())

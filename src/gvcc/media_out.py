@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gvcc import audio_out
 from gvcc import colour as colours
 from gvcc.errors import ConfigError, GvccError, MediaError
-from gvcc.records import Clip, Notice
+from gvcc.records import Audio, Clip, Notice
 
 MUXERS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".y4m": "yuv4mpegpipe"}
 
@@ -72,6 +72,11 @@ def write(
     if failure is not None:
         raise failure
     return notices
+
+
+def mp4_takes(audio: Audio) -> bool:
+    """Whether .mp4, which is asked for most, holds the packets of `audio` as they are."""
+    return audio_out.takes("mp4", audio)
 
 
 @contextmanager
