@@ -12,10 +12,11 @@ import json
 import signal
 import sys
 import time
+from dataclasses import asdict
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, BinaryIO, NoReturn, cast
+from typing import Annotated, Any, BinaryIO, NoReturn, cast
 
 import typer
 from rich.text import Text
@@ -94,6 +95,7 @@ def decode(
         help="SOURCE is a .part file that an encoder is still writing: wait for it.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going",
         help="Show the last picture in the place of GOPs that are damaged.")] = False,
+    audio: Annotated[bool, typer.Option(help="Write the sound too.")] = True,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
     prior: Annotated[str | None, typer.Option(
@@ -103,6 +105,8 @@ def decode(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Decode to .mp4, .mkv, .mov, .y4m, '-' (y4m on stdout), or a folder of PNGs (name ending '/').
+
+    The first three hold sound, re-encoded without loss where they do not take the codec.
 
     A truncated file gives the GOPs before the cut, and exit code 1.
     """
@@ -133,12 +137,17 @@ def decode(
         )  # fmt: skip
         if kind == ".png" and clip.count > 1:
             raise ConfigError(f"a .png holds one frame, not {clip.count}: use a name ending in '/'")
-        media.write(clip, output, overwrite=overwrite)
-    report = {"file": output, "frames": clip.delivered, "width": clip.width,
+        if not audio:
+            clip.audio = None
+        notices = media.write(clip, output, overwrite=overwrite)
+    report: dict[str, Any] = {"file": output, "frames": clip.delivered, "width": clip.width,
               "height": clip.height, "fps": str(clip.fps)}  # fmt: skip
     report["seconds"] = round(time.monotonic() - begin, 2)
+    report["notices"] = [asdict(notice) for notice in notices]
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
+    for notice in notices:
+        say(f"note: {notice.text}")
     say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
          f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
     for text in clip.damage:

@@ -127,7 +127,7 @@ def encode(
 
     The file grows as OUTPUT.part and gets its name when it is whole.
     """
-    from gvcc import codec, describe, media, media_time, parser
+    from gvcc import codec, describe, media, media_out, media_time, parser
     from gvcc.quality import goal
     from gvcc.rate import EncodeConfig
 
@@ -157,6 +157,9 @@ def encode(
     tell(clip.notices)
     if strict and any(notice.kind == "broken" for notice in clip.notices):
         raise MediaError(f"{source} is damaged, and --strict")
+    if clip.audio is not None and not media_out.mp4_takes(clip.audio):
+        say(f"note: .mp4 does not take {clip.audio.codec} audio: decode to .mkv, or it is "
+            "re-encoded (FLAC or PCM, without loss)")  # fmt: skip
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:

@@ -1,17 +1,16 @@
 """Clips to files: pictures go into the file as they come, so that memory does not grow with them.
 
-What is kept: the pictures, the colour tags, the rate, and in .mp4, .mov and .mkv the audio packets.
+What is kept: the pictures and the rate; but for .png the colour tags and the pixel aspect; in .mp4,
+.mov and .mkv the sound.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import struct
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,24 +19,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcc import audio_out, files
 from gvcc import colour as colours
-from gvcc import files
 from gvcc.errors import ConfigError, GvccError, MediaError
-from gvcc.records import Audio, Clip
+from gvcc.records import Audio, Clip, Notice
 
 MUXERS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".y4m": "yuv4mpegpipe"}
 
 KINDS = (*MUXERS, ".png")
 _SEEKING = (".mov", ".mp4")  # whose muxers go back in their file
-
-# Matroska's names of audio codecs where they are not "A_" and ffmpeg's name.
-_TRACKS = {
-    "mp2": "A_MPEG/L2",
-    "mp3": "A_MPEG/L3",
-    "pcm_s16be": "A_PCM/INT/BIG",
-    "pcm_s16le": "A_PCM/INT/LIT",
-    "pcm_s24le": "A_PCM/INT/LIT",
-}
 
 _Pictures = Iterator[NDArray[np.uint8]]
 
@@ -50,8 +40,13 @@ class _ClipFailed(Exception):
         self.error = error
 
 
-def write(clip: Clip, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write `clip` to a file of the kind the name tells; only .mp4, .mov and .mkv keep the audio.
+def write(
+    clip: Clip, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> tuple[Notice, ...]:
+    """Write `clip` to a file of the kind the name tells, and return what a user should know of it.
+
+    Only .mp4, .mov and .mkv hold sound: its packets as they are, or where the format does not take
+    the codec re-encoded without loss. All but .png keep the pixel aspect.
 
     .mp4, .mov, .mkv: H.264 at CRF 12, visually lossless, 4:2:0 where both sides are even, else
     4:4:4. .y4m, and "-" for standard output: the same pictures uncompressed (y4m has no tag for
@@ -61,17 +56,25 @@ def write(clip: Clip, path: str | os.PathLike[str], *, overwrite: bool = False) 
     Pictures are taken from `clip.pictures()` one by one, however many come. The file appears under
     its name only once it is whole; an error of the clip itself passes through unchanged. Raises
     `ConfigError` for an unknown suffix, an output that exists (unless `overwrite`) or pictures no
-    file can hold, `MediaError` if writing fails or there is no picture.
+    file can hold, `MediaError` if writing fails, there is no picture, or the file can hold the
+    sound in no way.
     """
     name = os.fspath(path)
     failure: Exception | None = None
+    notices: tuple[Notice, ...] = ()
     with reported("write", name):
         try:
-            _write_file(clip, name, overwrite)
+            notices = _write_file(clip, name, overwrite)
         except _ClipFailed as error:
             failure = error.error
     if failure is not None:
         raise failure
+    return notices
+
+
+def mp4_takes(audio: Audio) -> bool:
+    """Whether .mp4, which is asked for most, holds the packets of `audio` as they are."""
+    return audio_out.takes("mp4", audio)
 
 
 @contextmanager
@@ -97,7 +100,7 @@ def kind_of(name: str) -> str:
     return "/" if suffix == "" or name.endswith(os.sep) else suffix
 
 
-def _write_file(clip: Clip, name: str, overwrite: bool) -> None:
+def _write_file(clip: Clip, name: str, overwrite: bool) -> tuple[Notice, ...]:
     kind = kind_of(name)
     if kind not in (*KINDS, "/"):
         raise ConfigError(f"{name}: unknown suffix {kind!r}; use {', '.join(KINDS)}, none or -")
@@ -109,15 +112,15 @@ def _write_file(clip: Clip, name: str, overwrite: bool) -> None:
         with files.replacing_folder(name) as folder:
             for number, pixels in enumerate(_begun(clip)):
                 (folder / f"{number:05d}.png").write_bytes(_png(pixels))
-        return
+        return _silent(clip)
     with files.replacing(name, seekable=kind in _SEEKING) as file:
         pictures = _begun(clip)
         if kind != ".png":
-            _write_stream(clip, pictures, file, MUXERS[kind])
-            return
+            return _write_stream(clip, pictures, file, MUXERS[kind])
         file.write(_png(next(pictures)))
         if next(pictures, None) is not None:  # whatever `count` says
             raise ConfigError(f"{name}: a .png holds one frame; name a folder")
+    return _silent(clip)
 
 
 def _begun(clip: Clip) -> _Pictures:
@@ -165,90 +168,95 @@ def _check_vacant(name: str, folder: bool, overwrite: bool) -> None:
         raise ConfigError(f"{name}: holds other files than numbered frames; not overwritten")
 
 
-def _write_stream(clip: Clip, pictures: _Pictures, file: BinaryIO, muxer: str) -> None:
-    audio = None if muxer == MUXERS[".y4m"] else clip.audio
+def _write_stream(
+    clip: Clip, pictures: _Pictures, file: BinaryIO, muxer: str
+) -> tuple[Notice, ...]:
+    """Write the whole of a stream; the notices say what has become of the sound."""
+    if muxer == MUXERS[".y4m"]:
+        _write_y4m(clip, pictures, file)
+        return _silent(clip)
     box = av.open(file, "w", format=muxer)
     try:
-        _mux(box, clip, pictures, audio, file)
+        notices = _mux(box, clip, pictures)
         box.close()
     except BaseException as error:
         with suppress(av.FFmpegError, OSError):  # closing would hide what went wrong first
             box.close()
-        if audio is None or isinstance(error, GvccError) or not isinstance(error, ValueError):
+        if clip.audio is None or isinstance(error, GvccError) or not isinstance(error, ValueError):
             raise
         # "Invalid argument" is all that muxers say of what they lack.
-        advice = "leave it out" if muxer == "matroska" else "write .mkv or leave it out"
-        raise MediaError(f"{muxer} does not take {audio.codec} audio: {advice}") from error
+        raise audio_out.refusal(muxer, clip.audio) from error
+    return notices
 
 
-def _mux(box: Any, clip: Clip, pictures: _Pictures, audio: Audio | None, file: BinaryIO) -> None:
-    raw = box.format.name == MUXERS[".y4m"]
-    first = next(pictures)
-    height, width, _ = first.shape
-    # ffmpeg labels 4:2:0 in y4m as centred ("420jpeg"), and decoders of H.264 expect it left.
-    paint = colours.Painter(height, width, clip.colour, "center" if raw else "left")
-    stream = box.add_stream(
-        "rawvideo" if raw else "libx264",
-        rate=clip.fps,
-        options={} if raw else {"crf": "12", "preset": "medium"},
-    )
-    stream.width, stream.height, stream.pix_fmt = width, height, paint.format
-    context = stream.codec_context
-    context.colorspace, context.color_range = paint.matrix, 2 if paint.full_range else 1
-    context.color_primaries, context.color_trc = clip.colour.primaries, clip.colour.transfer
-    sounds = deque(() if audio is None else _add_track(box, audio))
-    for number, pixels in enumerate(chain([first], pictures)):
-        # Audio goes in as its time comes, or the muxer would hold all pictures back for it.
-        while sounds and sounds[0].pts * sounds[0].time_base <= number / clip.fps:
-            box.mux(sounds.popleft())
+def _write_y4m(clip: Clip, pictures: _Pictures, file: BinaryIO) -> None:
+    # Not by ffmpeg's muxer, which PyAV gives no pixel aspect.
+    painted = _painted(clip, pictures, "center")  # what "420jpeg" means
+    for number, picture in enumerate(painted):
+        if number == 0:
+            level = "FULL" if clip.colour.full_range else "LIMITED"
+            form = (
+                "420jpeg XYSCSS=420JPEG" if picture.format.name == "yuv420p" else "444 XYSCSS=444"
+            )
+            rate, aspect = _ratio(clip.fps), _ratio(_aspect(clip))
+            head = f"YUV4MPEG2 W{picture.width} H{picture.height} F{rate} Ip A{aspect}"
+            file.write(f"{head} C{form} XCOLORRANGE={level}\n".encode())
+        file.write(b"FRAME\n" + picture.to_ndarray().tobytes())
+        file.flush()  # so that a player at the other end of a pipe can start
+
+
+def _ratio(value: Fraction) -> str:
+    return f"{value.numerator}:{value.denominator}"
+
+
+def _aspect(clip: Clip) -> Fraction:
+    """The width of a pixel over its height; `ConfigError` for one that no file can have."""
+    aspect: Fraction = getattr(clip, "pixel_aspect", Fraction(1))  # clips of callers may lack it
+    if aspect <= 0 or max(aspect.numerator, aspect.denominator) >= 1 << 31:
+        raise ConfigError(f"pixel aspect {aspect} cannot be written")
+    return aspect
+
+
+def _painted(clip: Clip, pictures: _Pictures, sited: str) -> Iterator[Any]:
+    """The `av.VideoFrame`s of the clip, each with its time."""
+    paint: colours.Painter | None = None
+    for number, pixels in enumerate(pictures):
+        if paint is None:
+            height, width, _ = pixels.shape
+            paint = colours.Painter(height, width, clip.colour, sited)
         picture = paint(pixels)
         picture.pts, picture.time_base = number, 1 / clip.fps
         picture.pict_type = 0  # one left over from a decoder would force the encoder's
+        yield picture
+
+
+def _mux(box: Any, clip: Clip, pictures: _Pictures) -> tuple[Notice, ...]:
+    painted = _painted(clip, pictures, "left")  # as decoders of H.264 expect it
+    first = next(painted)
+    stream = box.add_stream("libx264", rate=clip.fps, options={"crf": "12", "preset": "medium"})
+    stream.width, stream.height, stream.pix_fmt = first.width, first.height, first.format.name
+    context = stream.codec_context
+    context.colorspace, context.color_range = first.colorspace, first.color_range
+    context.color_primaries, context.color_trc = clip.colour.primaries, clip.colour.transfer
+    context.sample_aspect_ratio = _aspect(clip)
+    sounds, notices = iter(()), tuple[Notice, ...]()
+    if clip.audio is not None:
+        sounds, notices = audio_out.add(box, clip.audio)
+    due = next(sounds, None)
+    for number, picture in enumerate(chain([first], painted)):
+        # Audio goes in as its time comes, or the muxer would hold all pictures back for it.
+        while due is not None and due.pts * due.time_base <= number / clip.fps:
+            box.mux(due)
+            due = next(sounds, None)
         box.mux(stream.encode(picture))
-        if raw:  # so that a player at the other end of a pipe can start
-            file.flush()
     box.mux(stream.encode(None))
-    box.mux(sounds)
+    box.mux([] if due is None else chain([due], sounds))
+    return notices
 
 
-def _add_track(box: Any, audio: Audio) -> Iterator[Any]:
-    """Add `audio` to the open output `box`, and yield the packets to mux."""
-    with av.open(io.BytesIO(_blank_matroska(audio)), format="matroska") as blank:
-        stream = box.add_stream_from_template(blank.streams.audio[0])
-    stream.codec_context.layout, stream.time_base = audio.layout, audio.time_base
-    for entry in audio.packets:
-        packet = av.Packet(entry.data)
-        packet.stream, packet.time_base = stream, audio.time_base
-        packet.pts = packet.dts = entry.pts
-        packet.duration, packet.is_keyframe = entry.duration, True
-        yield packet
-
-
-def _blank_matroska(audio: Audio) -> bytes:
-    """A Matroska file with `audio`'s track and no packet in it.
-
-    PyAV makes a stream for packets that are already compressed only after the model of one it
-    has opened; an encoder's stream would carry that encoder's header instead of `extradata`.
-    """
-
-    def element(code: str, payload: bytes) -> bytes:
-        return bytes.fromhex(code) + (len(payload) | 1 << 56).to_bytes(8, "big") + payload
-
-    def number(code: str, value: int) -> bytes:
-        return element(code, value.to_bytes(8, "big"))
-
-    header, codec = audio.extradata, audio.codec
-    if codec == "flac":
-        header = b"fLaC\x80\x00\x00\x22" + header
-    elif codec == "alac":
-        header = header[12:]  # the MP4 box around it
-    bits = number("6264", int(codec[5:7])) if codec.startswith("pcm_s") else b""
-    channels = av.AudioLayout(audio.layout).nb_channels
-    sampling = element("b5", struct.pack(">d", audio.rate)) + number("9f", channels) + bits
-    name = _TRACKS.get(codec, f"A_{codec.upper()}").encode()
-    entry = number("d7", 1) + number("73c5", 1) + number("83", 2) + element("86", name)
-    entry += (element("63a2", header) if header else b"") + element("e1", sampling)
-    tracks = element("1654ae6b", element("ae", entry))
-    body = element("1549a966", number("2ad7b1", 10**6)) + tracks
-    body += element("1f43b675", number("e7", 0))  # without a cluster ffmpeg sees a broken file
-    return element("1a45dfa3", element("4282", b"matroska")) + element("18538067", body)
+def _silent(clip: Clip) -> tuple[Notice, ...]:
+    """What to say of a clip that is written where there is no place for sound."""
+    if clip.audio is None:
+        return ()
+    text = "the sound is left out: only .mkv, .mp4 and .mov hold it"
+    return (Notice("lost", text),)

@@ -17,8 +17,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcc import audio, media_audio, media_structure, media_time
 from gvcc import colour as colours
-from gvcc import media_audio, media_structure, media_time
 from gvcc.colour import Tags
 from gvcc.errors import MediaError
 from gvcc.media_clip import Decoder, pixel_aspect
@@ -108,10 +108,10 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
         index = index[: asked.frames]
         length = len(index) / fps
         shown = index[-1] + 1 if part else len(times)
-        track = None
+        track, of_sound = None, tuple[Notice, ...]()
         if survey.sound is not None:
             until = None if asked.frames is None else length
-            track = media_audio.track(survey.sound, survey.sounds, times[0], until)
+            track, of_sound = audio.track(survey.sound, survey.sounds, times[0], until)
     notices = survey.damage.notices(
         times[0], times[0] + length, part, survey.length, seen.looks.interlaced > 0
     )
@@ -121,7 +121,7 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
     height, width, _ = seen.shape
     return Decoder(
         name, decode, fps, seen.view.colour, track, len(index), height, width, seen.aspect,
-        tuple(notices),
+        (*notices, *of_sound),
     )  # fmt: skip
 
 
