@@ -188,7 +188,7 @@ def test_a_block_device_is_refused(write: Any, tmp_path: Path) -> None:
 def test_check_says_before_any_work_what_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(GvccError, match="there is no folder"):
+    with pytest.raises(ConfigError, match="the folder of .* does not exist"):
         files.check(tmp_path / "none" / "a")
     (tmp_path / "a").write_bytes(b"")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)

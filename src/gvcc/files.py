@@ -68,16 +68,17 @@ def target(name: str | os.PathLike[str]) -> Target:
 
 
 def check(name: str | os.PathLike[str]) -> Target:
-    """As `target`; GvccError, before any work is done, if it cannot be written."""
+    """As `target`; GvccError, before any work is done, if it cannot be written, and ConfigError if
+    there is no such folder."""
     at = target(name)
     folder = at.path.parent
+    if not at.straight and not folder.is_dir():
+        raise ConfigError(f"the folder of {name} does not exist")
     why = ""
     if name == "-" or at.descriptor is not None:
         return at
     if at.path.exists() and not os.access(at.path, os.W_OK):
         why = "it is read-only"
-    elif not at.straight and not folder.is_dir():
-        why = f"there is no folder {folder}"
     elif not at.straight and not os.access(folder, os.W_OK | os.X_OK):
         why = f"nothing can be made in the folder {folder}"
     if why:
