@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 # fmt: off
 LAYERS = [
     {"errors", "records", "priors.models"},
-    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
+    {"rng", "gop", "entropy", "draws", "colour", "scenes", "schedules", "eval.metrics",
      "eval.bd"},
     {"bitstream", "eval.perceptual"},
     {"parser", "stillcodecs", "eval.inception", "eval.raft"},
