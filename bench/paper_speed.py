@@ -1,4 +1,4 @@
-"""What drawing the atoms of preset paper side by side, and once, saves -> docs/results/paper_speed.json.
+"""Atoms of preset paper drawn side by side, and once -> docs/results/paper_speed.json.
 
 K = 16384, 9 frames of 120x96, prior nano: encode and decode with gvcc.codebook.Gaussian and with
 what it was until version 0.1, in turn, on as many threads as torch takes. Seconds are the least of
