@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_prior
+import whole_files
 from test_roundtrip import clip, psnr
 
 from gvcc import aqc, bitstream, codec, encoder, entropy, parser, schedules, trajectory
@@ -74,7 +75,7 @@ def test_a_stop_decodes_to_the_encoders_own_latent(coder: str, step: int, part: 
     latent, symbols = made.latent(stop), made.symbols(stop)
     record = replace(bitstream.empty_gop(own.plans[0]), stop=step, part=part, symbols=symbols,
                      check=trajectory.check(latent, own.header, 0))  # fmt: skip
-    data = bitstream.write(bitstream.Stream(own.header, (record,)))
+    data = whole_files.write(bitstream.Stream(own.header, (record,)))
     read = parser.parse(data)
     session = Session(read.header, prior(), "cpu")
     got = decode_record(session, 0, read.gops[0], lambda *_: None)

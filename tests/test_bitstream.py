@@ -11,6 +11,7 @@ import faulty_vectors
 import numpy as np
 import pytest
 import spec_reader
+import whole_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,7 +95,7 @@ def as_spec(data: bytes) -> dict[str, Any]:
 
 
 def test_golden_bytes() -> None:
-    assert bitstream.write(example()).hex(" ") == GOLDEN_BYTES.hex(" ")
+    assert whole_files.write(example()).hex(" ") == GOLDEN_BYTES.hex(" ")
     assert parser.parse(GOLDEN_BYTES) == example()
     assert [bytes.fromhex(GOLDEN[i])[:1] for i in (4, 6, 7)] == [
         GOLDEN_BYTES[at : at + 1] for at in STARTS[1:]
@@ -227,7 +228,7 @@ def streams(draw: st.DrawFn) -> Stream:
 @settings(deadline=None)
 @given(streams())
 def test_round_trip(stream: Stream) -> None:
-    data = bitstream.write(stream)
+    data = whole_files.write(stream)
     assert parser.parse(data) == stream
     assert spec_reader.read(data) == as_spec(data)
 
@@ -236,7 +237,7 @@ def test_round_trip(stream: Stream) -> None:
 @given(streams(), st.data())
 def test_both_readers_refuse_the_same_files(stream: Stream, data: st.DataObject) -> None:
     """A byte changed, checksums repaired: both read the same, or both raise the same error."""
-    whole = bitstream.write(stream)
+    whole = whole_files.write(stream)
     at = data.draw(st.integers(0, len(whole) - 1))
     broken = faulty_vectors.repair(whole[:at] + bytes([data.draw(byte)]) + whole[at + 1 :])
     try:
@@ -332,7 +333,7 @@ def test_a_record_is_bound_to_its_place_and_header() -> None:
     # Bodies of equal length in each other's place: the head's checksum is in the body's.
     mine = dataclasses.replace(HEADER, frames=10, audio=False)
     gops = tuple(record(Gop(5 * i, 5), check=(i,) * 4) for i in (0, 1))
-    data = bitstream.write(Stream(mine, gops))
+    data = whole_files.write(Stream(mine, gops))
     size = (len(data) - len(bitstream.write_header(mine))) // 2
     a, b = data[-2 * size : -size], data[-size:]
     at = 1 + 1 + 3 + 4

@@ -159,25 +159,3 @@ def test_profile() -> None:
     found = every.profile(ref, out)
     assert found["psnr_db"] == pytest.approx([100, 20 * math.log10(255 / 5), 100])
     assert found["change"] == [5, 1] and found["change_source"] == [0, 6]
-
-
-# A set
-
-
-def test_a_set_of_clips(
-    pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gvcc.eval import inception
-
-    found = every.measure_set([pair])
-    assert found.values == dict.fromkeys(every.SET_NAMES)
-    assert all(r.startswith("FID needs pt_inception") for r in found.not_computed.values())
-    monkeypatch.setattr(inception, "_network", lambda device: None)
-    found = every.measure_set([pair, pair])
-    assert found.not_computed["kid_256"].startswith("needs two patches of 256x256")
-    large = np.zeros((2, 256, 256, 3), np.uint8)
-    monkeypatch.setattr(inception, "_network", lambda device: lambda x: x.float()[:, 0, 0, :3])
-    found = every.measure_set([(large, large), (large, large + 2)])
-    assert found.not_computed == {}
-    # Features 0 in every patch, and 0 or 2: means 1 apart, variance 4/3 in common directions.
-    assert found.values["fid_256"] == pytest.approx(3 + 3 * 4 / 3)

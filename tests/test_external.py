@@ -116,7 +116,6 @@ def test_of_all_qualities_the_nearest_size_is_taken(make: Make, video: Video, tm
 def test_ten_bits_lose_less(make: Make, video: Video) -> None:
     error = []
     for more in ("", 'pixels = "yuv444p10le"'):
-        external.load.cache_clear()
         shown = make(qualities="[0]", more=more)(1.0).decode()
         error.append(np.square(shown.astype(float) - video.frames).mean())
     assert error[1] < 1 < error[0]
@@ -125,7 +124,6 @@ def test_ten_bits_lose_less(make: Make, video: Video) -> None:
 def test_all_files_of_a_folder_count(make: Make) -> None:
     single = make("well")
     single(1.0)
-    external.load.cache_clear()
     several = make("folder")
     several(1.0)
     assert several.sizes == single.sizes
@@ -153,15 +151,12 @@ def test_a_decoder_that_fails(make: Make) -> None:
     decode = make("fail-decode-2", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="ended with 7: no such luck$"):
         decode()
-    external.load.cache_clear()
     decode = make("nothing-decode-2", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="the decoder left nothing at {decoded}"):
         decode()
-    external.load.cache_clear()
     decode = make("short", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="decoded.yuv has 3 frames, 5 are needed"):
         decode()
-    external.load.cache_clear()
     decode = make("long", qualities="[2]")(1.0).decode
     with pytest.raises(MediaError, match="decoded.yuv has 6 frames, 5 are needed"):
         decode()

@@ -23,6 +23,7 @@ import faulty_vectors
 import make_vectors
 import numpy as np
 import pytest
+import whole_files
 
 from gvcc import bitstream, codec, entropy, gop, parser, rcc
 from gvcc.bitstream import GopRecord, Header, Limits, Stream
@@ -282,7 +283,7 @@ def empty(frames: int, stop: int = 0, symbols: bytes = b"") -> GopRecord:
 def memory() -> int:
     """The most memory allowed: what a clip at the limits needs, and MEMORY."""
     header = dataclasses.replace(STREAMS[0].header, width=64, height=48, frames=9)
-    assert decode(bitstream.write(Stream(header, (empty(9),)))) == "pictures"
+    assert decode(whole_files.write(Stream(header, (empty(9),)))) == "pictures"
     for data in VECTORS:
         assert decode(data) == "pictures"
     return peak() + MEMORY
@@ -322,7 +323,7 @@ def test_announced_atoms_take_no_time(count: int) -> None:
     header = dataclasses.replace(stream.header, size=2**16, frames=1)
     for room in (0, 4 * 2**16):
         symbols = faulty_vectors.sink(("rice", 2 * count, 0)) + b"\0" * room
-        data = bitstream.write(Stream(header, (empty(1, 1, symbols),)))
+        data = whole_files.write(Stream(header, (empty(1, 1, symbols),)))
         start = time.perf_counter()
         with pytest.raises(Corrupt):
             codec.decode(data, PRIORS["tiny"])

@@ -170,7 +170,7 @@ def test_clips_are_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ConfigError, match="needs two patches of 256x256 at least, the clips have 1"
     ):
-        found.result()
+        inception.distances(*found.features)
     found.update(ref[1:, :200], out[1:, :200])  # no patch
     monkeypatch.setattr(inception, "_BATCH", 1)
     found.update(ref[1:], out[1:])
@@ -180,4 +180,17 @@ def test_clips_are_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     expected = inception.fid(a, b), inception.kid(a, b)
     assert expected[0] > 1
-    assert found.result() == pytest.approx(expected, rel=1e-4)
+    assert inception.distances(*found.features) == pytest.approx(expected, rel=1e-4)
+
+
+def test_distances_of_features_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features 0 in every patch of the originals, and 0 or 2 in those of the decoded clips."""
+    monkeypatch.setattr(inception, "_network", lambda device: lambda x: x.float()[:, 0, 0, :3])
+    found, large = inception.Patches(), np.zeros((2, 256, 256, 3), np.uint8)
+    found.update(large, large)
+    found.update(large, large + 2)
+    fid, kid = inception.distances(*found.features)
+    # Means 1 apart in each of three directions, one common variance of 3 * 4/3.
+    assert fid == pytest.approx(3 + 3 * 4 / 3)
+    # Kernels (x.y / 3 + 1)^3: 1, but 5^3 of two patches of 2; 2 of the 12 pairs are such.
+    assert kid == pytest.approx(1 + (10 + 2 * 125) / 12 - 2)

@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 LAYERS = [
     {"errors"},
     {"records", "files", "priors.models"},
-    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
+    {"rng", "gop", "entropy", "draws", "colour", "scenes", "schedules", "eval.metrics",
      "eval.bd", "lossless", "media_structure", "media_time"},
     {"bitstream", "eval.perceptual", "audio", "media_notices"},
     {"parser", "stillcodecs", "eval.inception", "eval.raft", "audio_out", "media_audio"},
@@ -32,7 +32,7 @@ LAYERS = [
     {"decoder", "aqc", "resume"},
     {"encoder"},
     {"codec"},
-    {"describe", "eval.clips", "eval.temporal", "train.data", "train.loop"},
+    {"describe", "eval.clips", "eval.identity", "eval.temporal", "train.data", "train.loop"},
     {"train.gauss", "train.dataset", "eval.sidebyside", "eval.every", "eval.baselines",
      "eval.plots", "eval.table6"},
     {"eval.external", "eval.report"},
@@ -122,6 +122,51 @@ def test_import_is_cheap_and_without_torch():
         for _ in range(3)
     ]
     assert min(times) < 0.3
+
+
+# Calls that write a file bit by bit, under its own name.
+IN_PLACE = {"write_text", "write_bytes", "savefig"}
+# Files that nobody but the writer reads, and those that get their name once they are whole.
+SCRATCH = {
+    ("eval.external", "self._path('source.yuv').write_bytes(raw)"),
+    ("eval.report", "part.open('wb')"),
+    ("eval.plots", "figure.savefig(out, format=path.suffix[1:], **options)"),
+    ("train.loop", "figure.savefig(out, format='png', dpi=110)"),
+}
+
+
+def in_place(source: str) -> set[str]:
+    """The calls in a source that may write a file in place."""
+    out = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        f = node.func
+        name = f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "")
+        text = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        text += [k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)]
+        opens = name == "open" and any(isinstance(t, str) and set("wax+") & set(t) for t in text)
+        if opens or name in IN_PLACE:
+            out.add(ast.unparse(node))
+    return out
+
+
+def test_results_are_written_whole():
+    """Whoever is stopped while writing leaves the file as it was (priors.store.write)."""
+    found = {
+        (name, call) for name, path in modules().items() if name.split(".")[0] in ("eval", "train")
+        for call in in_place(path.read_text())
+    }  # fmt: skip
+    assert found == SCRATCH
+
+
+@pytest.mark.parametrize("line", [
+    "path.write_text(x)", "path.write_bytes(x)", "open(path, 'w')", "path.open('wb')",
+    "path.open(mode='a')", "figure.savefig(path)",
+])  # fmt: skip
+def test_the_check_finds_what_writes_in_place(line):
+    assert len(in_place(line)) == 1
+    assert in_place("store.write(path, b'w')\npath.open('rb')\npath.open()\n") == set()
 
 
 def test_public_names_resolve():

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+import whole_files
 from safetensors.torch import load_file
 
 import gvcc
-from gvcc import bitstream, codec, describe, encoder, parser, priors
+from gvcc import codec, describe, encoder, parser, priors
 from gvcc.bitstream import Stream
 from gvcc.errors import ConfigError, PriorMismatch, TargetUnreachable, Unsupported
 from gvcc.gop import Gop
@@ -229,7 +230,7 @@ def test_a_first_still_that_does_not_fit(load, made, name):
 )
 def test_settings_that_this_version_does_not_know(made, coded, changes, says):
     stream = parser.parse(coded(T2V, "t2v").data)
-    data = bitstream.write(Stream(replace(stream.header, **changes), stream.gops))
+    data = whole_files.write(Stream(replace(stream.header, **changes), stream.gops))
     with pytest.raises(Unsupported, match=says):
         pictures(data, None if "prior" in changes else f"{T2V}:{made(T2V)}")
 

@@ -15,7 +15,7 @@ from cli_runner import Run, frames
 
 from gvcc import codec, media
 from gvcc.errors import ConfigError
-from gvcc.eval import datasets, metrics, sweep, table6
+from gvcc.eval import datasets, identity, metrics, sweep, table6
 from gvcc.eval.cells import Source
 from gvcc.eval.sweep import PUBLISHED, Base
 from gvcc.priors.gauss import GaussPrior
@@ -180,6 +180,24 @@ def test_it_goes_on_where_it_was_broken_off(
         (tmp_path / "sweep.json").write_text(text)
         with pytest.raises(ConfigError, match=says):
             sweep.run(sources[:1], ["M"], prior, tmp_path, "cpu", SMALL)
+
+
+def test_rows_that_other_code_has_made_are_made_anew(
+    small: None, sources: list[Source], prior: GaussPrior, made: list[Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def rows(names: list[str]) -> list[dict[str, Any]]:
+        return sweep.run(sources[:1], names, prior, tmp_path, "cpu", SMALL)
+
+    before = rows(["M", "K"])
+    assert rows(["M", "K"]) == before and len(made) == 4
+    monkeypatch.setattr(identity, "code", lambda *_, **__: "another version")
+    after = rows(["M"])
+    assert len(made) == 6 and {r["code"] for r in after} & {r["code"] for r in before} == set()
+    # The new rows have taken the place of the old; those that nobody asked for stay what they are.
+    kept = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert sorted(kept, key=str) == sorted([*before[2:], *after], key=str)
+    assert rows(["M"]) == after and len(made) == 6
 
 
 def test_gops_longer_than_a_clip_are_left_out(

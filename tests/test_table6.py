@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
+import tiny_prior
 from cli_runner import Run
 
 from gvcc.errors import ConfigError, MediaError
@@ -60,6 +62,36 @@ def test_sequences_and_rows_that_are_not_there(uvg: Path) -> None:
     with pytest.raises(ConfigError, match="'9:256' is no row of the table; it has 8:256, "):
         table6.chosen("8:256,9:256")
     assert [r.kbps for r in table6.chosen("64:16384,8:256")] == [71.2, 5.3]
+
+
+def test_a_run_that_is_stopped_while_it_writes_loses_nothing(
+    uvg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"psnr_db": 30.0, "frames": 33, "width": 16, "height": 16, "published_bits": 1,
+           "bytes": 9}  # fmt: skip
+    monkeypatch.setattr(table6, "cell", lambda *_: dict(row))
+    out, prior = tmp_path / "t.json", tiny_prior.load()
+
+    def table(rows: str) -> None:
+        table6.run(uvg, out, prior, "tiny", rows=table6.chosen(rows), sequences=("Beauty",),
+                   size=(16, 16), gops=1)  # fmt: skip
+
+    table("8:256")
+    before = out.read_bytes()
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(os, "replace", stopped)  # all has been written, and has not got its name
+        table("8:256,16:512")
+    assert out.read_bytes() == before and list(tmp_path.glob("*")) == [out]
+    table("8:256,16:512")
+    assert list(json.loads(out.read_text())["cells"]) == ["Beauty 8:256", "Beauty 16:512"]
+    for text in ("{", "[1]", '{"cells": 3}'):
+        out.write_text(text)
+        with pytest.raises(ConfigError, match="no results of Table 6"):
+            table("8:256")
 
 
 def test_the_command_writes_the_table_and_goes_on(

@@ -311,15 +311,6 @@ def write_audio(audio: Audio, header: bytes) -> bytes:
     return write_record(SOUND, b"", b"".join(parts), 0, header)
 
 
-def write(stream: Stream) -> bytes:
-    """The whole file."""
-    header = write_header(stream.header)
-    parts = [header] + ([] if stream.audio is None else [write_audio(stream.audio, header)])
-    for g in stream.gops:
-        parts.append(write_gop(g, len(parts) - 1, header))
-    return b"".join(parts)
-
-
 def is_name(raw: bytes) -> bool:
     """Whether the bytes may be a name in a stream."""
     return len(raw) <= 64 and all(33 <= c < 127 for c in raw)

@@ -8,6 +8,7 @@ metric); m atoms; `Where` names the frame-step. A coder's `choose` runs in the e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gvcc import entropy, rng
+from gvcc import draws, entropy, rng
 from gvcc.entropy import Reader, Sink
 from gvcc.errors import Corrupt
 from gvcc.rng import Purpose
@@ -34,7 +35,10 @@ class Where(NamedTuple):
 
 
 class Coder(Protocol):
-    """A codebook of atoms for frames of D values. `bits` is the exact cost of `write`."""
+    """A codebook of atoms for frames of D values. `bits` is the exact cost of `write`.
+
+    `choose_all` and `replay_all` do several frame-steps at once, with the results of one by one.
+    """
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor: ...
     def bits(self, m: int) -> int: ...
@@ -42,6 +46,12 @@ class Coder(Protocol):
     def replay(self, symbols: Symbols, where: Where) -> Tensor: ...
     def write(self, symbols: Symbols, sink: Sink) -> None: ...
     def read(self, m: int, reader: Reader) -> Symbols: ...
+
+    def choose_all(self, asked: Sequence[tuple[Tensor, int, Where]]) -> list[Symbols]:
+        return [self.choose(r, m, where) for r, m, where in asked]
+
+    def replay_all(self, asked: Sequence[tuple[Symbols, Where]]) -> list[Tensor]:
+        return [self.replay(symbols, where) for symbols, where in asked]
 
 
 # -- hadamard ---------------------------------------------------------------------------------
@@ -88,7 +98,7 @@ def columns(index: Tensor, order: int) -> Tensor:
     return out
 
 
-class Hadamard:
+class Hadamard(Coder):
     """Sections of a randomised Hadamard matrix: one atom a section, found by one fast transform.
 
     The atoms of a section are the columns of diag(signs) H, first D rows, P = 2^ceil(log2 D) of
@@ -188,17 +198,23 @@ def _block(m: int, order: int) -> int:
 
 
 MOST_OF_SUBSET = 4096  # atoms of one subset: ranking more would take a decoder too long
+_KEPT = 2**27  # values of the best atoms so far, of all frame-steps that are searched at once
 
 
-class Gaussian:
+class Gaussian(Coder):
     """The published codebook (GVCC): K atoms randn(D) from torch's CPU generator, the best m.
 
     Seeds are as published, seed * 100003 + 10007 step + frame, the same for every GOP. The bits of
     this stream of random numbers are torch's promise, not ours: kept for fidelity to the paper.
+
+    Drawing is nearly all of the work, and each frame-step has a generator of its own: several are
+    drawn side by side (draws.py). The noise of what `choose` finds is kept, D values a frame-step,
+    until the next `choose` or its `replay`: an encoder draws once.
     """
 
     def __init__(self, seed: int, dim: int, size: int, device: str = "cpu") -> None:
         self.seed, self.dim, self.size, self.device = seed, dim, size, device
+        self._chosen: dict[Where, tuple[Symbols, Tensor]] = {}
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1, the same for every GOP, as published."""
@@ -209,35 +225,61 @@ class Gaussian:
         """Rank of an m-subset of K, and m signs."""
         return entropy.subset_bits(self.size, m) + m
 
-    def _atoms(self, where: Where, count: int):  # type: ignore[no-untyped-def]
-        """Yields (first index, atoms float32 [n, D]) up to `count` atoms.
-
-        Atoms are drawn one randn(D) at a time; torch fills a longer tensor with the same numbers
-        if D is a multiple of 16 (its vector width), which is far faster.
-        """
-        generator = torch.Generator()
-        generator.manual_seed(self.seed * 100003 + 10007 * where.step + where.frame)
-        batch = max(1, 2**24 // self.dim) if self.dim % 16 == 0 else 1
-        for first in range(0, count, batch):
-            n = min(batch, count - first)
-            yield first, torch.randn(n * self.dim, generator=generator).reshape(n, self.dim)
+    def _drawn(self, asked: Sequence[tuple[Where, int]]) -> Iterator[draws.Batch]:
+        """The first so many atoms of each frame-step."""
+        seeds = [self.seed * 100003 + 10007 * w.step + w.frame for w, _ in asked]
+        return draws.drawn(seeds, [count for _, count in asked], self.dim)
 
     def choose(self, r: Tensor, m: int, where: Where) -> Symbols:
         """The m atoms with the largest |<z_i, r>|, in order of index."""
-        target = r.cpu()
-        corr = torch.cat([atoms @ target for _, atoms in self._atoms(where, self.size)])
-        index = corr.abs().topk(m).indices.sort().values
-        return (2 * index + (corr[index] < 0)).numpy()
+        return self.choose_all([(r, m, where)])[0]
+
+    def choose_all(self, asked: Sequence[tuple[Tensor, int, Where]]) -> list[Symbols]:
+        """`choose` for several frame-steps, whose atoms are drawn side by side."""
+        left, found = _KEPT // self.dim, list[draws.Best]()
+        for _, m, _ in asked:
+            found.append(draws.Best(m, self.dim, m <= left))
+            left -= len(found[-1].rows)
+        targets = [r.cpu() for r, _, _ in asked]
+        # No atom at all is known without a draw.
+        drawn = [n for n, (_, m, _) in enumerate(asked) if m]
+        for i, first, atoms in self._drawn([(asked[n][2], self.size) for n in drawn]):
+            n = drawn[i]
+            found[n].add(first, draws.products(atoms, targets[n]), atoms)
+        out = [best.symbols() for best in found]
+        self._chosen = {
+            where: (symbols.copy(), self._noise(total))
+            for (_, _, where), symbols, best in zip(asked, out, found, strict=True)
+            if (total := best.total(symbols)) is not None
+        }
+        return out
+
+    def _noise(self, total: Tensor) -> Tensor:
+        return (total / total.std()).to(self.device)
 
     def replay(self, symbols: Symbols, where: Where) -> Tensor:
         """z [D]: the sum of the signed atoms divided by its (unbiased) standard deviation."""
-        total = torch.zeros(self.dim)
-        index, sign = torch.from_numpy(symbols >> 1), torch.from_numpy(1.0 - 2 * (symbols & 1))
-        for first, atoms in self._atoms(where, int(index[-1]) + 1):
-            here = (index >= first) & (index < first + len(atoms))
-            for i, s in zip(index[here], sign[here], strict=True):
-                total += s.float() * atoms[i - first]
-        return (total / total.std()).to(self.device)
+        return self.replay_all([(symbols, where)])[0]
+
+    def replay_all(self, asked: Sequence[tuple[Symbols, Where]]) -> list[Tensor]:
+        """`replay` for several frame-steps, whose atoms are drawn side by side."""
+        out, drawn = list[Tensor](), list[int]()
+        for n, (symbols, where) in enumerate(asked):
+            kept = self._chosen.pop(where, None)
+            if kept is not None and np.array_equal(kept[0], symbols):
+                out.append(kept[1])
+            else:
+                drawn.append(n)
+                out.append(torch.zeros(self.dim))
+        counts = [(asked[n][1], int(asked[n][0][-1] >> 1) + 1) for n in drawn]
+        for i, first, atoms in self._drawn(counts):
+            symbols = asked[drawn[i]][0]
+            begin, end = np.searchsorted(symbols >> 1, (first, first + len(atoms)))
+            here = symbols[begin:end]
+            draws.add(out[drawn[i]], atoms, (here >> 1) - first, here)
+        for n in drawn:
+            out[n] = self._noise(out[n])
+        return out
 
     def write(self, symbols: Symbols, sink: Sink) -> None:
         sink.bits(entropy.subset_rank(symbols >> 1), entropy.subset_bits(self.size, len(symbols)))

@@ -87,10 +87,11 @@ class Atoms:
         else:
             information = [flow.information(path, t, s, lengths[f]) for f in self.free]
             counts = aim.budget.counts(step, information, self.model.cost)
-        return {
-            f: self.coder.choose(target[f], m, Where(self.gop, step, f))
+        asked = [
+            (target[f], m, Where(self.gop, step, f))
             for f, m in zip(self.free, counts, strict=True)
-        }
+        ]  # fmt: skip
+        return dict(zip(self.free, self.coder.choose_all(asked), strict=True))
 
     def write(self, symbols: dict[int, Symbols], writer: Writer) -> None:
         if self.matched:
@@ -105,11 +106,13 @@ class Atoms:
 
     def replay(self, symbols: dict[int, Symbols], step: int, like: Tensor) -> Tensor:
         c, frames, h, w = like.shape
+        named = [f for f in range(frames) if len(symbols.get(f, ()))]
+        asked = [(symbols[f], Where(self.gop, step, f)) for f in named]
+        noise = dict(zip(named, self.coder.replay_all(asked), strict=True))
         z = [
-            self.coder.replay(symbols[f], Where(self.gop, step, f))
-            if len(symbols.get(f, ())) else _fill(self.header, self.gop, step, f, like)
+            noise[f] if f in noise else _fill(self.header, self.gop, step, f, like)
             for f in range(frames)
-        ]  # fmt: skip
+        ]
         return torch.stack(z).reshape(-1, c, h, w).transpose(0, 1)
 
 

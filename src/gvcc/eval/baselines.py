@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,17 +111,38 @@ BASELINES = {
 }  # fmt: skip
 
 
-def ffmpeg(command: str, data: bytes, **fields: Any) -> bytes:
-    """What ffmpeg makes of `data`; MediaError, with the end of what it said, if it fails."""
+def executable() -> str:
+    """The path of ffmpeg; ConfigError if there is none."""
     try:
         import imageio_ffmpeg
     except ImportError:
         raise ConfigError("ffmpeg is missing: pip install 'gvcc[eval]'") from None
+    found: str = imageio_ffmpeg.get_ffmpeg_exe()
+    return found
+
+
+def build() -> str:
+    """What ffmpeg says of itself: its version, configuration and libraries, and its size (it does
+    not name the versions of the encoders in it); empty if there is none."""
+    try:
+        path = executable()
+    except (ConfigError, RuntimeError):  # imageio-ffmpeg without a binary raises the latter
+        return ""
+    stat = Path(path).stat()
+    return _build(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _build(path: str, size: int, _: int) -> str:
+    said = subprocess.run([path, "-version"], capture_output=True).stdout
+    return f"{said.decode(errors='replace')} {size} bytes"
+
+
+def ffmpeg(command: str, data: bytes, **fields: Any) -> bytes:
+    """What ffmpeg makes of `data`; MediaError, with the end of what it said, if it fails."""
     # Louder than "error", VVenC would log into the stream.
     arguments = ["-v", "error", "-nostdin", *command.format(**fields).split()]
-    run = subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), *arguments], input=data, capture_output=True
-    )
+    run = subprocess.run([executable(), *arguments], input=data, capture_output=True)
     if run.returncode or not run.stdout:
         said = run.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         raise MediaError(f"ffmpeg {' '.join(arguments)}: {said[-1]}")

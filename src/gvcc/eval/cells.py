@@ -7,8 +7,6 @@ comes of it is a dictionary ready for JSON. A cell that fails is a cell with its
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import tempfile
 import time
 import traceback
@@ -23,13 +21,12 @@ import numpy as np
 
 from gvcc import codec, media, parser, priors
 from gvcc.errors import ConfigError, GvccError, unknown
-from gvcc.eval import every, external
+from gvcc.eval import baselines, every, external, identity
 from gvcc.eval.baselines import BASELINES, Coded, Encoded
 from gvcc.gop import Pictures
 from gvcc.rate import PRESETS, EncodeConfig
 from gvcc.records import Video
 
-VERSION = 2  # of what a cell means: raise it, and finished cells are made again
 _TEXTS = ("prior", "mode", "coder", "alignment")
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
 
@@ -66,7 +63,8 @@ class Source:
     def identity(self) -> str:
         """What tells whether a finished cell is of this clip."""
         stat = Path(self.path).stat()
-        return f"{self.name} {stat.st_size} {stat.st_mtime_ns} {self.frames} {self.height}"
+        raw = "" if self.raw is None else "raw {} {} {} {} ".format(*self.raw)
+        return f"{self.name} {stat.st_size} {stat.st_mtime_ns} {raw}{self.frames} {self.height}"
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,21 @@ class Job:
 
     def key(self, rate: float) -> str:
         """The name of a cell's file: it changes with everything that its result depends on."""
-        what: Any = None  # a name of ours says all
+        return identity.digest([
+            self.codec, self.source.identity, rate, sorted(set(self.metrics)), _measuring(),
+            self._coding(),
+        ])  # fmt: skip
+
+    def _coding(self) -> list[Any]:
+        """What makes the file and the pictures."""
+        if self.codec.startswith("gvcc:"):
+            prior = config(self.codec).prior
+            return [identity.codec(prior), identity.weights(prior)]
         if self.codec in BASELINES:
-            what = BASELINES[self.codec].command
-        elif not self.codec.startswith("gvcc:"):
-            what = dataclasses.asdict(external.load(self.adapters or "")[self.codec])
-        metrics = sorted(set(self.metrics))
-        about = [VERSION, self.codec, self.source.identity, rate, metrics, what]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+            return [BASELINES[self.codec].command, identity.code("gvcc.eval.baselines")]
+        adapter = external.load(self.adapters or "")[self.codec]
+        files = identity.programs(adapter.encode, adapter.decode)
+        return [dataclasses.asdict(adapter), files, identity.code("gvcc.eval.external")]
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -103,6 +108,17 @@ class Job:
             "source": Source(**source), "rates": tuple(fields["rates"]),
             "metrics": tuple(fields["metrics"]),
         })  # fmt: skip
+
+
+def _measuring() -> list[Any]:
+    """What reads the clips and makes the numbers. (Where weights of a metric were missing, the cell
+    itself knows.)"""
+    return [
+        identity.code("gvcc.media", "gvcc.eval.every", alone=("gvcc.eval.cells",)),
+        identity.libraries("torch", "numpy", "av", "pillow", "pytorch-msssim",
+                           "opencv-python-headless"),
+        baselines.build(),  # it measures VMAF, too
+    ]  # fmt: skip
 
 
 def config(text: str, device: str = "cpu") -> EncodeConfig:

@@ -1,9 +1,9 @@
-"""Every metric of a pair of clips, or of a set of pairs; what cannot be computed says why."""
+"""Every metric of a pair of clips; what cannot be computed says why."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -23,7 +23,7 @@ Numbers = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Measured:
-    """`values`: a number for each name asked for, in the order of NAMES or SET_NAMES, or None.
+    """`values`: a number for each name asked for, in the order of NAMES, or None.
     `not_computed`: for each None, a sentence saying why."""
 
     values: dict[str, float | None]
@@ -118,7 +118,7 @@ _JOBS = (
 NAMES = tuple(name for job in _JOBS for name in job.names)
 """Of the metrics of a pair, in the order in which they are reported."""
 SET_NAMES = ("fid_256", "kid_256")
-"""Of the metrics of a set of pairs."""
+"""Of the metrics of a set of pairs (eval.inception)."""
 
 
 def measure(
@@ -152,28 +152,6 @@ def measure(
         numbers, reason = _attempt(partial(job.compute, ref, out, fps, device))
         found = dict(zip(job.names, numbers or (), strict=False))
         _note({name: found.get(name) for name in names}, reason or undefined, values, reasons)
-    return Measured(values, reasons)
-
-
-def measure_set(pairs: Iterable[tuple[Clip, Clip]], device: str = "cpu") -> Measured:
-    """The metrics SET_NAMES of many pairs of uint8 clips [T,H,W,3], taken one after the other.
-
-    None, and the reasons, as `measure` has them.
-    """
-
-    def compute() -> Numbers:
-        from gvcc.eval.inception import Patches
-
-        found = Patches(device)
-        for ref, out in pairs:
-            found.update(ref, out)
-        return found.result()
-
-    numbers, reason = _attempt(compute)
-    values: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    found = dict(zip(SET_NAMES, numbers or (None, None), strict=True))
-    _note(found, reason or "the result is not finite", values, reasons)
     return Measured(values, reasons)
 
 

@@ -23,7 +23,6 @@ import time
 import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def arguments(command: str, **fields: Any) -> list[str]:
         raise ValueError(f"{command!r}: fields are {', '.join(fields)}, not {e}") from None
 
 
-@lru_cache(maxsize=4)
 def load(path: str) -> dict[str, Adapter]:
     """The adapters in a TOML file; ConfigError if it is none."""
     try:

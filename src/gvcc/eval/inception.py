@@ -268,10 +268,6 @@ class Patches:
         a, b = (np.concatenate(found) if found else none for found in self._found)
         return a, b
 
-    def result(self) -> tuple[float, float]:
-        """`distances` of all clips so far."""
-        return distances(*self.features)
-
 
 def distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float]:
     """FID/256 and KID/256 of features [n, 2048]; ConfigError below two patches.

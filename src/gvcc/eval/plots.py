@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from gvcc.errors import ConfigError
 from gvcc.eval.bd import LOWER
+from gvcc.priors.store import write
 
 COLOURS = ("#0072b2", "#d55e00", "#00916a", "#b5458f", "#8a6d00", "#5aa9dd", "#6a4fb0", "#7a7a7a",
            "#c2273f", "#3d5a5a")  # fmt: skip
@@ -162,9 +164,16 @@ def write_all(
             path = folder / f"{m.name}{suffix}"
             # A fixed salt and no date: the same numbers give the same file.
             with matplotlib.rc_context({"svg.hashsalt": "gvcc"}):
-                figure.savefig(path, dpi=150, metadata=fixed)
+                save(figure, path, dpi=150, metadata=fixed)
             written.append(path)
     return written
+
+
+def save(figure: Any, path: Path, **options: Any) -> None:
+    """Write a figure of matplotlib in the format of the file's name, whole or not at all."""
+    out = BytesIO()
+    figure.savefig(out, format=path.suffix[1:], **options)
+    write(path, out.getvalue())
 
 
 def _direction(m: Metric) -> str:

@@ -135,7 +135,7 @@ class _Kept:
 
     def _whole(self, cell: dict[str, Any]) -> bool:
         files = [self.plan.folder / cell[n] for n in ("video", "stream") if cell.get(n)]
-        same = not cell.get("not_computed") or cell.get("weights") == perceptual.present()
+        same = not cell.get("not_computed") or cell.get("metric_weights") == perceptual.present()
         return cell.get("status") == "ok" and same and all(p.is_file() for p in files)
 
     def read(self, job: Job, rate: float) -> dict[str, Any]:
@@ -147,8 +147,9 @@ class _Kept:
 
     def keep(self, job: Job, made: Made) -> None:
         """Write a finished cell; its clip first, so that a cell that is there has one."""
-        cell = made.cell | {"weights": perceptual.present()} if made.cell.get("not_computed") \
-            else dict(made.cell)  # fmt: skip
+        cell = dict(made.cell)
+        if cell.get("not_computed"):
+            cell["metric_weights"] = perceptual.present()
         # The key: the same clip at another size must not take its place.
         name = f"{safe(job.codec)}/{job.source.name}-{made.rate:g}-{job.key(made.rate)[:8]}"
         for kind, at, data in (("stream", f"streams/{name}{made.suffix}", made.stream),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval.metrics import Clip, check_pair, frame_psnr
+from gvcc.priors import store
 
 _GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit
@@ -71,7 +73,11 @@ def write_png(
             sheet.paste(picture.resize(panel, Image.Resampling.NEAREST), (x, top + _STRIP))
     write(columns[0], _STRIP + len(chosen) * row_height, caption, _FAINT)
 
+    png = BytesIO()
+    sheet.save(png, format="PNG")
+    if not Path(path).absolute().parent.is_dir():
+        raise MediaError(f"cannot write {os.fspath(path)}: its folder does not exist")
     try:
-        sheet.save(Path(path), format="PNG")
+        store.write(Path(path), png.getvalue())
     except OSError as error:
         raise MediaError(f"cannot write {os.fspath(path)}: {error}") from error

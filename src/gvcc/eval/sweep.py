@@ -18,7 +18,7 @@ import numpy as np
 
 from gvcc import codec, describe, parser
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import metrics, table6
+from gvcc.eval import identity, metrics, plots, table6
 from gvcc.eval.cells import Source
 from gvcc.eval.report import parsed
 from gvcc.priors import Prior
@@ -78,39 +78,52 @@ def run(
     base: Base | None = None, tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """All encodes, kept in folder/sweep.json as they are finished (a run that was broken off goes
-    on), and a plot of each study. Returns the rows: study, value, clip, rate, quality. GOPs
-    longer than the shortest clip are left out: they would be as long as that clip."""
+    on; rows that another version of the code has made are made anew), and a plot of each study.
+
+    Returns the rows: study, value, clip, rate, quality. GOPs longer than the shortest clip are left
+    out: they would be as long as that clip.
+    """
     base = base or Base()
     path = folder / "sweep.json"
     setup = {"prior": prior.spec.id, "weights": prior.spec.digest.hex(),
              "base": dataclasses.asdict(base)}  # fmt: skip
     rows: list[dict[str, Any]] = _kept(path, setup) if path.exists() else []
-    done = {(r["study"], r["value"], r["source"]) for r in rows}
+    by = identity.digest([
+        identity.codec(prior.spec.id), identity.libraries("pillow"),
+        identity.code("gvcc.media", "gvcc.describe", "gvcc.eval.metrics",
+                      alone=("gvcc.eval.cells", "gvcc.eval.sweep")),
+    ])  # fmt: skip
+    done = {_key(r) for r in rows if r.get("code") == by}
     shortest = min(len(s.read().frames) for s in sources) if "GOP" in names else 0
     asked = [c for c in cells(names, base, device) if c[0] != "GOP" or c[1] <= shortest]
     for i, source in enumerate(sources):
         video = source.read()
         for j, (study, value, given) in enumerate(asked):
             tell(f"{study} {value:g}, {source.name}", i * len(asked) + j, len(sources) * len(asked))
-            if (study, value, source.identity) in done:
+            if (key := (study, value, source.identity)) in done:
                 continue
             config = dataclasses.replace(base.config(prior.spec.id, device), **given)
             made = codec.encode(video, config, prior)
             stream = parser.parse(made.data)
             bits = sum(describe.published_bits(stream.header, g) or 0 for g in stream.gops)
             pixels = video.frames[..., 0].size
+            rows = [r for r in rows if _key(r) != key]  # of other code
             rows.append({
                 "study": study, "value": value, "clip": source.name, "source": source.identity,
                 **given, "bytes": len(made.data), "bits_per_pixel": 8 * len(made.data) / pixels,
                 "published_bits_per_pixel": bits / pixels,
-                "psnr_db": metrics.psnr(video.frames, made.frames),
+                "psnr_db": metrics.psnr(video.frames, made.frames), "code": by,
             })  # fmt: skip
             write(path, json.dumps({"setup": setup, "rows": rows}, indent=1).encode())
     tell("plots", 1, 1)
     own = {s.identity for s in sources}  # the file may have other clips and sizes, too
-    rows = [r for r in rows if r["study"] in names and r["source"] in own]
+    rows = [r for r in rows if r["study"] in names and r["source"] in own and r["code"] == by]
     plot(rows, [n for n in NAMES if n in names], prior.spec.id, folder)
     return rows
+
+
+def _key(row: dict[str, Any]) -> tuple[str, float, str]:
+    return row["study"], row["value"], row["source"]
 
 
 def _kept(path: Path, setup: dict[str, Any]) -> list[dict[str, Any]]:
@@ -160,7 +173,7 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
         axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=7, ncols=2,
                     loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)  # fmt: skip
         for kind in ("png", "svg"):
-            figure.savefig(folder / f"sweep-{name}.{kind}", dpi=120)
+            plots.save(figure, folder / f"sweep-{name}.{kind}", dpi=120)
         pyplot.close(figure)
 
 

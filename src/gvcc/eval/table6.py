@@ -17,8 +17,10 @@ import numpy as np
 
 from gvcc import codec, describe, parser
 from gvcc.errors import ConfigError, MediaError
+from gvcc.eval import identity
 from gvcc.gop import Pictures
 from gvcc.priors import Prior
+from gvcc.priors.store import write
 from gvcc.rate import EncodeConfig
 from gvcc.records import Video
 
@@ -134,28 +136,44 @@ def run(
     tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """All cells, kept in the JSON file `out` as they are finished: a run that was broken off goes
-    on. Returns the table's lines."""
+    on. Cells that another version of the code has made are made anew. Returns the table's lines."""
     setup = {
         "prior": prior.spec.id, "weights": prior.spec.digest.hex(), "size": list(size),
         "frames": GOP * gops, "true_colours": true_colours,
     }  # fmt: skip
-    kept = json.loads(out.read_text()) if out.exists() else {"setup": setup, "cells": {}}
+    kept = _kept(out) if out.exists() else {"setup": setup, "cells": {}}
     if kept["setup"] != setup:
         raise ConfigError(f"{out} holds results of another setup: {kept['setup']}")
-    cells, total = kept["cells"], len(rows) * len(sequences)
+    by = identity.digest([
+        identity.codec(prior.spec.id), identity.code("gvcc.describe", alone=("gvcc.eval.table6",)),
+        identity.libraries("pillow", "opencv-python-headless"),
+    ])  # fmt: skip
+    cells: dict[str, Any] = kept["cells"]
+    total = len(rows) * len(sequences)
     for i, sequence in enumerate(sequences):
         frames: Pictures | None = None
         for j, row in enumerate(rows):
             key = f"{sequence} {row.atoms}:{row.codebook}"
             tell(key, i * len(rows) + j, total)
-            if key in cells:
+            if cells.get(key, {}).get("code") == by:
                 continue
             if frames is None:
                 frames = read(find(folder, sequence), GOP * gops, size, true_colours)
-            cells[key] = cell(frames, row, prior, name)
-            out.write_text(json.dumps(kept, indent=1) + "\n")
+            cells[key] = cell(frames, row, prior, name) | {"code": by}
+            write(out, (json.dumps(kept, indent=1) + "\n").encode())
     tell("done", total, total)
     return [line for row in rows for line in _line(row, cells, sequences)]
+
+
+def _kept(out: Path) -> dict[str, Any]:
+    """What an earlier run has left; ConfigError if it is something else."""
+    try:
+        found = json.loads(out.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("cells"), dict):
+        raise ConfigError(f"{out}: no results of Table 6")
+    return {"setup": found.get("setup"), "cells": found["cells"]}
 
 
 def _line(row: Row, cells: dict[str, Any], sequences: Sequence[str]) -> Iterator[dict[str, Any]]:

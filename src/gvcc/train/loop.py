@@ -8,6 +8,7 @@ A run lives in a folder: recipe.toml (what was asked), manifest.csv (what it saw
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gvcc.errors import ConfigError, TrainingError
+from gvcc.priors.store import write
 
 Progress = Callable[[str, int, int], None]
 
@@ -218,12 +220,11 @@ class Run:
 
     def _write_curve(self) -> None:
         """curve.csv, and curve.png with one panel per column."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        names = list(self.curve[-1])
-        with (self.out / "curve.csv").open("w", newline="") as f:
-            writer = csv.DictWriter(f, names, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.curve)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.curve[-1]), restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self.curve)
+        write(self.out / "curve.csv", text.getvalue().encode())
         plot_curve(self.curve, self.out / "curve.png")
 
 
@@ -238,4 +239,6 @@ def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
         axes.plot([r["step"] for r in rows], [r[name] for r in rows])
         axes.set(title=name, xlabel="step")
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    write(path, out.getvalue())

@@ -6,6 +6,7 @@ Each lives in a folder of its own (see loop.py) and goes on where it stopped.
 from __future__ import annotations
 
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from gvcc.priors import autoencoder as autoencoders
 from gvcc.priors import nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
+from gvcc.priors.store import write
 from gvcc.priors.transformer import Transformer
 from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
 from gvcc.train.dataset import Dataset, manifest_text
@@ -51,7 +53,7 @@ def autoencoder(
     task = AutoencoderTask(model, source, asked, device)
     model.load_state_dict(Run(task, asked, out).train(progress))
     path = out / "autoencoder.safetensors"
-    path.write_bytes(nano.pack(*nano.parts(model)))
+    write(path, nano.pack(*nano.parts(model)))
     return path
 
 
@@ -73,7 +75,9 @@ def flow(
     source = open_data(data, out, cache, asked, progress)
     power_file = out / "power.pt"
     if not power_file.exists():
-        torch.save(fit_spectrum(auto, source, asked.seed, progress), power_file)
+        fitted = BytesIO()
+        torch.save(fit_spectrum(auto, source, asked.seed, progress), fitted)
+        write(power_file, fitted.getvalue())
     # Rounded as the weights file rounds it, so that training sees what the codec will.
     power = torch.load(power_file, weights_only=True).half().float()
     pool = encode_pool(auto, source, asked, out / "latents.npy", progress)
@@ -86,7 +90,7 @@ def flow(
     average = Run(task, asked, out).train(progress)
     net.load_state_dict(average)
     path = out / "nano.safetensors"
-    path.write_bytes(nano.pack(*nano.parts(auto, net, power)))
+    write(path, nano.pack(*nano.parts(auto, net, power)))
     return path
 
 
@@ -102,7 +106,7 @@ def _keep(trained: Path, own: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     a copy goes to `own`."""
     config, tensors, digest = _unpack(trained)
     if not own.exists():
-        own.write_bytes(trained.read_bytes())
+        write(own, trained.read_bytes())
     elif _unpack(own)[2] != digest:
         raise ConfigError(f"{own.parent} holds a run on another autoencoder than {trained}")
     return config, tensors
@@ -145,8 +149,7 @@ def prepare(out: Path, name: str, recipe: str | None, device: str, kind: type[R]
     text = path.read_text()
     if own.exists() and own.read_text() != text:
         raise ConfigError(f"{out} holds a run with another recipe; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    own.write_text(text)
+    write(own, text.encode())
     return asked
 
 
@@ -158,5 +161,5 @@ def open_data(
     text, path = manifest_text(source.manifest()), out / "manifest.csv"
     if path.exists() and path.read_text() != text:
         raise ConfigError(f"the files below {data} are not those of {path}")
-    path.write_text(text)
+    write(path, text.encode())
     return source
