@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc import codec, describe, media
+from gvcc import codec, describe, files, media
 from gvcc.errors import GvccError
 from gvcc.media import Video
 from gvcc.rate import EncodeConfig
@@ -63,7 +63,7 @@ def run(
     with bar("encode") as progress:
         made = codec.encode(video, config, progress=progress)
     file, pictures = folder / "demo.gvcc", folder / "decoded"
-    file.write_bytes(made.data)
+    files.write(file, made.data)
     command = [sys.executable, "-m", "gvcc", "decode", str(file), "-y", "-o", f"{pictures}/"]
     if subprocess.run(command).returncode:
         raise GvccError(f"the second process failed: {' '.join(command)}")

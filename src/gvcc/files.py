@@ -112,11 +112,18 @@ def replacing(name: str | os.PathLike[str], *, seekable: bool = False) -> Iterat
         finally:
             _leave(file)
         return
-    scratch = _scratch(at.path)
+    with aside(at.path) as scratch, scratch.open("xb") as made:
+        yield made
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A free name beside a regular file, for what takes a name; what is there at the end of the
+    block becomes the file, and is gone if the block raises."""
+    scratch = _scratch(path)
     try:
-        with scratch.open("xb") as made:
-            yield made
-        _take_place(scratch, at.path)
+        yield scratch
+        _take_place(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise

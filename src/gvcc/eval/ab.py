@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gvcc import files
 from gvcc.errors import ConfigError, unknown
 from gvcc.eval.report import Results, page, parsed, read, script_json, write_page
-from gvcc.priors import store
 
 KEY, ANSWERS = "gvcc-ab-key/1", "gvcc-ab-answers/1"
 _SCRIPTS = ("dom.js", "sync.js", "ab.js")
@@ -90,7 +90,7 @@ def write(
     write_page(out, page("ab.html"), fields, {i: p for p, i in sorted(videos.items(), key=_name)})
     about = {"format": KEY, "experiment": experiment, "set": results.setup["set"], "seed": seed,
              "pairs": chosen, "trials": key, "skipped": skipped}  # fmt: skip
-    store.write(key_of(out), json.dumps(about, indent=1).encode())
+    files.write(key_of(out), json.dumps(about, indent=1).encode())
     return out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gvcc.errors import ConfigError
 from gvcc.eval.bd import LOWER
-from gvcc.priors.store import write
+from gvcc.files import write
 
 COLOURS = ("#0072b2", "#d55e00", "#00916a", "#b5458f", "#8a6d00", "#5aa9dd", "#6a4fb0", "#7a7a7a",
            "#c2273f", "#3d5a5a")  # fmt: skip

@@ -29,7 +29,7 @@ import numpy as np
 from gvcc.errors import ConfigError, unknown
 from gvcc.eval import bd, cells, every, inception, perceptual
 from gvcc.eval.cells import Job, Made, Source
-from gvcc.priors.store import write
+from gvcc.files import write
 
 BD_METRICS = ("psnr_rgb_db", "ms_ssim", "vmaf", "lpips_alex", "dists")
 QUICK_RATES, FULL_RATES = (0.02, 0.05, 0.1), (0.01, 0.02, 0.05, 0.1, 0.2)

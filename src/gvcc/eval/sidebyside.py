@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gvcc import files
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval.metrics import Clip, check_pair, frame_psnr
-from gvcc.priors import store
 
 _GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit
@@ -78,6 +78,6 @@ def write_png(
     if not Path(path).absolute().parent.is_dir():
         raise MediaError(f"cannot write {os.fspath(path)}: its folder does not exist")
     try:
-        store.write(Path(path), png.getvalue())
+        files.write(Path(path), png.getvalue())
     except OSError as error:
         raise MediaError(f"cannot write {os.fspath(path)}: {error}") from error

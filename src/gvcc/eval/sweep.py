@@ -21,8 +21,8 @@ from gvcc.errors import ConfigError, unknown
 from gvcc.eval import identity, metrics, plots, table6
 from gvcc.eval.cells import Source
 from gvcc.eval.report import parsed
+from gvcc.files import write
 from gvcc.priors import Prior
-from gvcc.priors.store import write
 from gvcc.rate import EncodeConfig
 
 # Values of each parameter; PSNR in dB as published where it was.

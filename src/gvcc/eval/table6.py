@@ -18,9 +18,9 @@ import numpy as np
 from gvcc import codec, describe, parser
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import identity
+from gvcc.files import write
 from gvcc.gop import Pictures
 from gvcc.priors import Prior
-from gvcc.priors.store import write
 from gvcc.rate import EncodeConfig
 from gvcc.records import Video
 

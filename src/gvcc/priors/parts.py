@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from gvcc import files
 from gvcc.errors import BadSetting, ConfigError, GvccError
 from gvcc.priors import store
 from gvcc.priors.models import Model
@@ -217,7 +218,7 @@ def embedding(
         store.check_part(model, folder, "text_encoder")
         rows = _encoded(kind, model, folder, prompt, tokens, settings)
         try:
-            store.write(path, save({"rows": rows}))
+            files.write(path, save({"rows": rows}))
         except OSError:
             pass  # it is made again the next time
     out: Tensor = rows.new_zeros(1, tokens, rows.shape[1])

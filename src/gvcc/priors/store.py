@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gvcc.errors import ConfigError
-from gvcc.files import write as write
+from gvcc.files import write
 from gvcc.priors.models import Model
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf")

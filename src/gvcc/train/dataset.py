@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gvcc import media
+from gvcc import files, media
 from gvcc.errors import ConfigError, MediaError
 from gvcc.train import data
 from gvcc.train.loop import Progress
@@ -124,9 +124,8 @@ def _load(path: Path, name: str, cache: Path) -> Item | None:
             frames = media.read(path, audio=False).frames
         except MediaError:
             return None
-        part = stored.with_suffix(".part.npy")
-        np.save(part, frames if path.suffix.lower() not in PICTURES else frames[:1])
-        part.rename(stored)
+        with files.replacing(stored) as file:
+            np.save(file, frames if path.suffix.lower() not in PICTURES else frames[:1])
     return Item(name, digest, np.load(stored, mmap_mode="r"))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvcc import files
 from gvcc.errors import ConfigError
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian, dct3
@@ -82,15 +83,14 @@ def encode_pool(
     if not path.exists():
         f, s = (recipe.pool_frames - 1) // 4 + 1, recipe.pool_side // 8
         size = (recipe.pool, autoencoder.shape.channels, f, s, s)
-        part = path.with_suffix(".part.npy")
-        pool = np.lib.format.open_memmap(part, "w+", np.float16, size)
-        for i in range(recipe.pool):
-            sample = data.sample(recipe.seed, 2**31 + i, recipe.pool_frames, recipe.pool_side)
-            pool[i] = to_latent(autoencoder, sample[None])[0].cpu().half().numpy()
-            if progress is not None:
-                progress("latents", i + 1, recipe.pool)
-        pool.flush()
-        part.rename(path)
+        with files.aside(path) as part:
+            pool = np.lib.format.open_memmap(part, "w+", np.float16, size)
+            for i in range(recipe.pool):
+                sample = data.sample(recipe.seed, 2**31 + i, recipe.pool_frames, recipe.pool_side)
+                pool[i] = to_latent(autoencoder, sample[None])[0].cpu().half().numpy()
+                if progress is not None:
+                    progress("latents", i + 1, recipe.pool)
+            pool.flush()
     out: np.ndarray = np.load(path, mmap_mode="r")
     if out.shape[0] != recipe.pool:
         raise ConfigError(f"{path}: {out.shape[0]} latents, expected {recipe.pool}; delete it")

@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gvcc import files
 from gvcc.errors import ConfigError, TrainingError
-from gvcc.priors.store import write
 
 Progress = Callable[[str, int, int], None]
 
@@ -193,7 +193,6 @@ class Run:
 
     def _save(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint.with_suffix(".part")
         state = {
             "step": self.step,
             "model": self.task.model.state_dict(),
@@ -202,8 +201,8 @@ class Run:
             "curve": self.curve,
             "losses": self._losses,
         }
-        torch.save(state, part)
-        part.rename(self.checkpoint)
+        with files.replacing(self.checkpoint) as file:
+            torch.save(state, file)
 
     def _resume(self) -> None:
         expected = f"{self.checkpoint}: expected a checkpoint of this model"
@@ -224,7 +223,7 @@ class Run:
         writer = csv.DictWriter(text, list(self.curve[-1]), restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.curve)
-        write(self.out / "curve.csv", text.getvalue().encode())
+        files.write(self.out / "curve.csv", text.getvalue().encode())
         plot_curve(self.curve, self.out / "curve.png")
 
 
@@ -241,4 +240,4 @@ def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
         axes.grid(alpha=0.3)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110)
-    write(path, out.getvalue())
+    files.write(path, out.getvalue())

@@ -15,11 +15,11 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from gvcc.errors import ConfigError
+from gvcc.files import write
 from gvcc.priors import autoencoder as autoencoders
 from gvcc.priors import nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
-from gvcc.priors.store import write
 from gvcc.priors.transformer import Transformer
 from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
 from gvcc.train.dataset import Dataset, manifest_text
