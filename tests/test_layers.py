@@ -15,10 +15,10 @@ SRC = Path(__file__).parents[1] / "src/gvcc"
 # fmt: off
 LAYERS = [
     {"errors", "records", "priors.models"},
-    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
+    {"rng", "gop", "entropy", "colour", "scenes", "schedules", "lossless", "eval.metrics",
      "eval.bd"},
-    {"bitstream", "eval.perceptual"},
-    {"parser", "stillcodecs", "eval.inception", "eval.raft"},
+    {"bitstream", "audio", "eval.perceptual"},
+    {"parser", "audio_out", "stillcodecs", "eval.inception", "eval.raft"},
     {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality", "eval.warp"},
     {"media", "priors"},
     {"allocation", "priors.spectrum", "priors.autoencoder", "priors.settings", "priors.store"},
