@@ -96,10 +96,12 @@ def tone(codec="aac", layout="stereo", seconds=1.0, muxer="mp4", pictures=(), la
     with av.open(file, "w", format=muxer) as box:
         video = None
         if pictures:
-            video = box.add_stream("ffv1" if muxer != "mp4" else "libx264", rate=24)
+            video = box.add_stream("libx264" if muxer in ("flv", "mov", "mp4") else "ffv1", rate=24)
             video.width, video.height = pictures[0].width, pictures[0].height
             video.pix_fmt = pictures[0].format.name
         audio = box.add_stream(codec, rate=rate, layout=layout)
+        if codec == "wmav2":  # has no default
+            audio.bit_rate = 128000
         for number, frame in enumerate(pictures):
             frame.pts, frame.time_base = number + round(late * 24), Fraction(1, 24)
             box.mux(video.encode(frame))

@@ -178,8 +178,8 @@ _REPORT = "file frames width height fps bytes bits_per_pixel kbps seconds"
 _JSON = {
     "encode": f"{_REPORT} preset prior mode notices",
     "verify": f"{_REPORT} preset prior mode notices verified",
-    "decode": "file frames width height fps seconds",
-    "inspect": "version header gops audio bytes where bits_per_pixel kbps",
+    "decode": "file frames width height fps seconds notices",
+    "inspect": "version header gops audio problems bytes where bits_per_pixel kbps",
     "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio tof "
                "frames width height notes bytes bits_per_pixel kbps",
 }  # fmt: skip
@@ -289,7 +289,7 @@ _FLAGS = {
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
-        "--start", "--end", "--follow", "--keep-going", "--offload",
+        "--start", "--end", "--follow", "--keep-going", "--offload", "--audio --no-audio",
     },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json"},

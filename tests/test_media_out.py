@@ -53,6 +53,51 @@ def test_full_range_survives_y4m(tmp_path):
     assert again.colour.full_range and psnr(again.frames, smooth(2)) > 40
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".y4m"])
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(4, 3), Fraction(12, 11), Fraction(1, 2)])
+@pytest.mark.parametrize("size", [(48, 64), (33, 17)])
+def test_the_pixel_aspect_is_written(tmp_path, suffix, aspect, size):
+    video = Video(smooth(2, *size), Fraction(24), pixel_aspect=aspect)
+    media.write(video, tmp_path / f"a{suffix}")
+    with av.open(str(tmp_path / f"a{suffix}")) as box:
+        stream = box.streams.video[0]
+        picture = next(box.decode(stream))
+        assert (picture.height, picture.width) == size
+        assert stream.sample_aspect_ratio == aspect
+        if suffix != ".y4m":
+            assert stream.codec_context.sample_aspect_ratio == aspect
+
+
+@pytest.mark.parametrize("aspect", [Fraction(0), Fraction(-1, 2), Fraction(1, 2**31)])
+def test_a_pixel_aspect_that_is_none_is_refused(tmp_path, aspect):
+    video = Video(smooth(1), Fraction(24), pixel_aspect=aspect)
+    for name in ("a.mp4", "a.y4m"):
+        with pytest.raises(ConfigError, match="pixel aspect"):
+            media.write(video, tmp_path / name)
+    assert leftovers(tmp_path) == []
+
+
+def test_y4m_is_as_ffmpeg_writes_it(tmp_path):
+    for size, level in (((48, 64), False), ((3, 5), True)):
+        video = Video(smooth(3, *size), Fraction(30000, 1001), Colour(6, 2, 2, level))
+        media.write(video, tmp_path / "a.y4m", overwrite=True)
+        file = io.BytesIO()
+        with av.open(str(tmp_path / "a.y4m")) as box, av.open(file, "w", "yuv4mpegpipe") as copy:
+            source = box.streams.video[0]
+            stream = copy.add_stream("rawvideo", rate=source.average_rate)
+            stream.width, stream.height, stream.pix_fmt = (
+                source.width,
+                source.height,
+                source.pix_fmt,
+            )
+            stream.codec_context.color_range = source.codec_context.color_range
+            for picture in box.decode(source):
+                copy.mux(stream.encode(picture))
+            copy.mux(stream.encode(None))
+        written = (tmp_path / "a.y4m").read_bytes()
+        assert written == file.getvalue().replace(b" A0:0 ", b" A1:1 ", 1)
+
+
 def test_y4m_through_pipes(tmp_path):
     media.write(Video(smooth(5), Fraction(30000, 1001), Colour(6)), tmp_path / "a.y4m")
     data = (tmp_path / "a.y4m").read_bytes()

@@ -141,9 +141,12 @@ def _miscounted(packets: list[Any], frames: list[Any], base: Fraction) -> bool:
     stamps = [_stamp(packet) or 0 for packet in packets]
     lengths = [packet.duration or 0 for packet in packets]
     late = [b - a > 1.2 * n for a, b, n in zip(stamps, stamps[1:], lengths, strict=False)]
-    lasting = sum(lengths) * base
-    sounding = sum(Fraction(frame.samples, frame.sample_rate) for frame in frames)
-    return sum(late) > 0.8 * len(packets) and 0.8 * lasting < sounding < 1.2 * lasting
+    known = [length for length in lengths if length > 0]
+    if len(late) < 3 or sum(late) <= 0.8 * len(late) or not known:
+        return False
+    lasting = Fraction(sum(known), len(known)) * base
+    sounding = sum(Fraction(frame.samples, frame.sample_rate) for frame in frames) / len(packets)
+    return bool(0.8 * lasting < sounding < 1.2 * lasting)
 
 
 def _sufficient(plain: Audio, sound: Any, wanted: NDArray[Any] | None) -> bytes | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from itertools import chain, islice
 from typing import Any
 
@@ -45,29 +46,55 @@ _TAGS = {
 }
 
 
+# In the order of WAVEFORMATEXTENSIBLE.
+_POSITIONS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
+
+# MP4 has one name for all of them, and they have one decoder.
+_LAYERS = {"mp1", "mp2", "mp3"}
+
+
 def takes(muxer: str, audio: Audio) -> bool:
     """Whether a file of ffmpeg's format `muxer` holds `audio` with its packets as they are."""
-    few = replace(audio, packets=audio.packets[: tracks.FEW])
+    few = list(audio.packets[: tracks.FEW])
+    if _gaps(audio):  # which PCM in MP4 has none of
+        late = len(few) // 2
+        second = round(1 / audio.time_base) if audio.time_base > 0 else 0
+        few[late:] = [replace(packet, pts=packet.pts + second) for packet in few[late:]]
+    some = replace(audio, packets=tuple(few))
     file = io.BytesIO()
     try:
-        tracks.check(audio)
+        tracks.check(some)
         with av.open(file, "w", format=muxer) as box:
-            for packet in _as_is(box, few, few.packets):
+            for packet in _as_is(box, some, few):
                 box.mux(packet)
         file.seek(0)
         with av.open(file, format=muxer) as box:
-            return _same(few, box)
+            return _same(some, box)
     except (av.FFmpegError, ValueError):
         return False
+
+
+def _gaps(audio: Audio) -> bool:
+    """Whether a packet comes later than the one before it ends, by more than times are rounded."""
+    pairs = zip(audio.packets, audio.packets[1:], strict=False)
+    return any(after.pts - packet.pts - packet.duration > 2 for packet, after in pairs)
 
 
 def _same(audio: Audio, box: Any) -> bool:
     """Whether the only track of the open file `box` is `audio`."""
     stream = box.streams[0]
     coder = stream.codec_context
-    if coder is None or coder.codec.canonical_name != audio.codec:
+    names = {"" if coder is None else coder.codec.canonical_name, audio.codec}
+    if len(names) > 1 and not names <= _LAYERS:
         return False
-    found = [Packet(0, 0, bytes(packet)) for packet in box.demux(stream) if packet.size]
+    base = stream.time_base
+    found = [
+        Packet(packet.pts or 0, packet.duration or 0, bytes(packet))
+        for packet in box.demux(stream)
+        if packet.size
+    ]
+    if abs(_length(found) * base - _length(audio.packets) * audio.time_base) > Fraction(1, 2):
+        return False
     try:
         wanted = tracks.joined(tracks.decoded(tracks.decoder(audio, coder.codec.name), audio))
     except MediaError:
@@ -76,6 +103,11 @@ def _same(audio: Audio, box: Any) -> bool:
         return b"".join(p.data for p in found) == b"".join(p.data for p in audio.packets)
     again = replace(audio, packets=tuple(found))
     return tracks.alike(wanted, tracks.joined(tracks.decoded(coder, again)))
+
+
+def _length(packets: Sequence[Packet]) -> int:
+    """From the start of the first to the end of the last, in their unit."""
+    return packets[-1].pts + packets[-1].duration - packets[0].pts if packets else 0
 
 
 def add(box: Any, audio: Audio) -> tuple[Iterator[Any], tuple[Notice, ...]]:
@@ -90,15 +122,31 @@ def add(box: Any, audio: Audio) -> tuple[Iterator[Any], tuple[Notice, ...]]:
     try:
         for found in lossless.tracks(lambda: tracks.decoded(tracks.decoder(audio), audio)):
             few = tuple(islice(found.packets, tracks.FEW))
-            if takes(muxer, replace(found.audio, packets=few)):
-                packets = _as_is(box, found.audio, chain(few, found.packets))
-                exact = "without loss" if found.exact else "rounded"
-                text = f"{muxer} does not take {audio.codec} audio: re-encoded as "
-                text += f"{found.audio.codec}, {exact}"
-                return packets, (Notice("note" if found.exact else "lost", text),)
+            for layout in _layouts(found.audio.layout):
+                head = replace(found.audio, layout=layout)
+                if takes(muxer, replace(head, packets=few)):
+                    packets = _as_is(box, head, chain(few, found.packets))
+                    return packets, (_changed(muxer, audio, found, layout),)
     except MediaError as error:
         reason = f" ({error})"
     raise refusal(muxer, audio, reason)
+
+
+def _layouts(name: str) -> Iterator[str]:
+    """The layout itself, then those to try for channels whose positions nobody knows."""
+    yield name
+    if re.fullmatch("[0-9]+C", name):
+        yield name.lower()  # the usual one of so many channels, if there is one
+        yield "+".join(_POSITIONS[: int(name[:-1])])
+
+
+def _changed(muxer: str, audio: Audio, found: lossless.Track, layout: str) -> Notice:
+    gaps = " with gaps" if _gaps(audio) else ""
+    text = f"{muxer} does not take {audio.codec} audio{gaps}: re-encoded as {found.audio.codec}, "
+    text += "without loss" if found.exact else "rounded to 53 bits"
+    if layout != found.audio.layout:
+        text += f", its channels taken for {av.AudioLayout(layout).name}"
+    return Notice("note" if found.exact else "lost", text)
 
 
 def refusal(muxer: str, audio: Audio, reason: str = "") -> MediaError:

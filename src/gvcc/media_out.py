@@ -175,7 +175,11 @@ def _write_stream(
     if muxer == MUXERS[".y4m"]:
         _write_y4m(clip, pictures, file)
         return _silent(clip)
-    box = av.open(file, "w", format=muxer)
+    options = {}
+    if muxer != "matroska" and clip.audio is not None:
+        # Or the start of the sound would be rounded to milliseconds.
+        options["movie_timescale"] = str(clip.audio.rate)
+    box = av.open(file, "w", format=muxer, options=options)
     try:
         notices = _mux(box, clip, pictures)
         box.close()
