@@ -216,23 +216,23 @@ def test_a_damaged_header_is_all_there_is_to_say(run: Run, coded: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "asked", ["--bpp 1.5", "--bpp 50", "--kbps 1e6", "--size 1000000", "-M 9000"]
+    "asked", ["--bpp 1.5", "--bpp 50", "--kbps 1e6", "--size 10000000", "-M 90"]
 )
 def test_what_no_prior_can_use_is_refused_at_once(
-    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+    run: Run, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     def network(*_: object, **__: object) -> Any:
         raise AssertionError("the network is asked")
 
     monkeypatch.setattr("gvcc.priors.gauss.GaussPrior.denoise", network)
     for mode in ("t2v", "i2v"):
-        done = run("encode", clip, "-o", tmp_path / "a", "--prior", "gauss", "--mode", mode,
+        done = run("encode", large, "-o", tmp_path / "a", "--prior", "gauss", "--mode", mode,
                    *asked.split())  # fmt: skip
         assert done.code == 2 and "a use for" in done.err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_target_that_is_missed_from_below_is_told(run: Run, clip: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_missed_from_below_is_told(run: Run, large: Path, tmp_path: Path) -> None:
     done = run("encode", clip, "-o", tmp_path / "a", "--prior", "gauss", "--preset", "free-gvc",
                "--size", "1700")  # fmt: skip
     assert done.code == 0 and "below its target of 1700 bytes" in done.err
