@@ -104,7 +104,7 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
         times = [time * base for time in order]
         tail = max(seen.tail, survey.held - times[-1])
         index = media_time.on_screen(times, fps, tail, asked.fps is None)
-        part = seen.part or (asked.frames is not None and len(index) > asked.frames)
+        part = seen.part or (asked.frames is not None and len(index) >= asked.frames)
         index = index[: asked.frames]
         length = len(index) / fps
         shown = index[-1] + 1 if part else len(times)
