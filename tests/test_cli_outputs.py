@@ -232,7 +232,7 @@ def test_what_no_prior_can_use_is_refused_at_once(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_target_that_is_missed_from_below_is_told(run: Run, large: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_missed_from_below_is_told(run: Run, clip: Path, tmp_path: Path) -> None:
     done = run("encode", clip, "-o", tmp_path / "a", "--prior", "gauss", "--preset", "free-gvc",
                "--size", "1700")  # fmt: skip
     assert done.code == 0 and "below its target of 1700 bytes" in done.err

@@ -104,7 +104,7 @@ def open_stream(name: str, source: Source, asked: Asked) -> Decoder:
         times = [time * base for time in order]
         tail = max(seen.tail, survey.held - times[-1])
         index = media_time.on_screen(times, fps, tail, asked.fps is None)
-        part = seen.part or (asked.frames is not None and len(index) > asked.frames)
+        part = seen.part or (asked.frames is not None and len(index) >= asked.frames)
         index = index[: asked.frames]
         length = len(index) / fps
         shown = index[-1] + 1 if part else len(times)
@@ -141,12 +141,14 @@ def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
     elif form == "avi" and video.average_rate:
         survey.length = video.frames / video.average_rate
     damage, base = survey.damage, video.time_base
-    known, count = len(video.index_entries), 0
+    with source.file() as file:
+        flaw = media_structure.flaw(file, form)
+    # Other formats have an index of times, not of packets.
+    indexed = len(video.index_entries) if {"mov", "avi"} & set(form.split(",")) else 0
     box.flags &= ~_GENERATE_PTS  # it makes them up for what has none, as AVI, and badly
-    places: list[tuple[int, int | None]] = []
     pts: list[int | None] = []
     dts: list[int | None] = []
-    end, last = 0, None
+    count, before, behind, last = 0, 0, False, None
     try:
         for packet in box.demux([s for s in (video, survey.sound) if s is not None]):
             stamp = packet.dts if packet.pts is None else packet.pts
@@ -160,31 +162,33 @@ def _surveyed(box: Any, name: str, source: Source, asked: Asked) -> _Survey:
                 if stamp is not None:
                     survey.held = max(survey.held, (stamp + (packet.duration or 0)) * base)
                 continue
-            if not dts:
+            if last is None:
                 survey.clean = media_structure.starts_clean(bytes(packet), video.name)
             damage.bad_video.see(last := packet)
-            if packet.pos is not None:
-                places.append((packet.pos, stamp))
-                end = packet.pos + packet.size
+            if flaw is not None and packet.pos is not None and packet.pos >= flaw:
+                behind = True
+            elif stamp is not None:
+                before = max(before, stamp)
             if not packet.is_discard:
                 pts.append(packet.pts)
                 dts.append(packet.dts)
     except av.FFmpegError as error:  # the file breaks off: keep what came before
         damage.error = error.strerror or str(error)
-    damage.missing = max(0, known - count)
-    with source.file() as file:
-        flaw = media_structure.flaw(file, form)
-        if form == "yuv4mpegpipe" and 0 < end < box.size:  # less than a frame is left
-            flaw = end
-    if survey.raw and video.name == "mjpeg" and last is not None and b"\xff\xd9" not in bytes(last):
-        damage.error = "the last picture has no end"
+    damage.missing = max(0, indexed - count)
     if flaw is not None:
-        before = [stamp for place, stamp in places if place < flaw and stamp is not None]
-        damage.flaw = max(before, default=0) * base
-        damage.cut = all(place < flaw for place, _ in places)
+        damage.flaw, damage.cut = before * base, not behind
+    if last is not None and _lacks_an_end(last, box, survey.raw):
+        damage.error = "its last picture is not whole"
     survey.by_dts = not survey.raw and all(stamp is None for stamp in pts)
     _settle_rate(survey, video, dts if None in pts else pts, asked)
     return survey
+
+
+def _lacks_an_end(last: Any, box: Any, raw: bool) -> bool:
+    """Whether a file of frames without more goes on after its last packet, or ends inside it."""
+    if box.format.name == "yuv4mpegpipe":
+        return last.pos is not None and last.pos + last.size < box.size
+    return raw and last.stream.name == "mjpeg" and b"\xff\xd9" not in bytes(last)
 
 
 def _settle_rate(survey: _Survey, video: Any, stamps: list[int | None], asked: Asked) -> None:
