@@ -212,6 +212,20 @@ def test_any_layout_and_rate(tmp_path, layout, rate):
         assert np.array_equal(np.rint(again * 128 + 128), values), suffix
 
 
+@pytest.mark.parametrize("layout", ["10C", "hexadecagonal", "60C"])
+@pytest.mark.parametrize("codec", ["pcm_s8_planar", "pcm_s16be_planar", "pcm_s32le_planar"])
+def test_many_planes(tmp_path, codec, layout):
+    channels = av.AudioLayout(layout).nb_channels
+    kind = {"s8": "i1", "s16be": ">i2", "s32le": "<i4"}[codec[4:-7]]
+    values = np.arange(50 * channels).reshape(50, channels).astype(kind)
+    data = np.ascontiguousarray(values.T)
+    audio = replace(pcm(data, codec, layout, size=data.nbytes), packets=())
+    audio = replace(audio, packets=(Packet(0, 50, data.tobytes()),))
+    media.write(clip_with(audio), tmp_path / "a.mkv")
+    again = heard(tmp_path / "a.mkv")[1] * 2.0 ** (8 * values.itemsize - 1)
+    assert np.array_equal(np.rint(again), values)
+
+
 # --- no sound --------------------------------------------------------------------------------
 
 

@@ -224,8 +224,9 @@ def decoded(coder: Any, audio: Audio) -> Iterator[Any]:
             packet.duration, packet.time_base = entry.duration, audio.time_base
             with suppress(av.FFmpegError):
                 for frame in coder.decode(packet):
-                    left -= Fraction(frame.samples, frame.sample_rate or 1)
-                    yield frame
+                    if frame.sample_rate > 0 and frame.layout.nb_channels > 0:
+                        left -= Fraction(frame.samples, frame.sample_rate)
+                        yield frame
             if left < 0:
                 raise MediaError(f"{audio.codec} audio decodes to more than its packets last")
         with suppress(av.FFmpegError):

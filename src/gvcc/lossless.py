@@ -32,6 +32,9 @@ _PCM = {
 _MAX_SILENCE = 1 << 28
 _BLOCK = 1 << 14  # samples
 
+# PyAV counts more planes than these by a null pointer that is not there, and crashes.
+_PLANES = 8
+
 _Block = NDArray[Any]  # samples of all channels, [samples,channels]
 
 
@@ -85,10 +88,13 @@ def layout_name(layout: Any) -> str:
 def samples(frame: Any) -> _Block:
     """The samples of an `av.AudioFrame`, [samples,channels]."""
     # Not by `to_ndarray`, which knows no 64-bit integers.
-    count, kind = frame.samples, _TYPES[frame.format.name.rstrip("p")]
+    count, channels = frame.samples, frame.layout.nb_channels
+    if frame.format.is_planar and channels > _PLANES:
+        packer = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate)
+        (frame,) = packer.resample(frame)
+    kind = _TYPES[frame.format.name.rstrip("p")]
     if frame.format.is_planar:
         return np.stack([np.frombuffer(plane, kind)[:count] for plane in frame.planes], -1)
-    channels = frame.layout.nb_channels
     return np.frombuffer(frame.planes[0], kind)[: count * channels].reshape(count, channels)
 
 
