@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "records", "priors.models"},
     {"rng", "gop", "entropy", "colour", "scenes", "schedules", "eval.metrics",
      "eval.bd"},
-    {"bitstream", "eval.perceptual"},
+    {"bitstream", "devices", "eval.perceptual"},
     {"parser", "stillcodecs", "eval.inception", "eval.raft"},
     {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality", "eval.warp"},
     {"media", "priors"},

@@ -96,8 +96,8 @@ class Hadamard:
     + 1 bits an atom. Noise integers are exact on every machine.
     """
 
-    def __init__(self, seed: int, dim: int, device: str = "cpu") -> None:
-        self.seed, self.dim, self.device = seed, dim, device
+    def __init__(self, seed: int, dim: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.dim, self.device = seed, dim, torch.device(device)
         self.order = 1 << max(1, (dim - 1).bit_length())
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
@@ -113,7 +113,7 @@ class Hadamard:
     def _signs(self, first: int, count: int, where: Where) -> Tensor:
         key = rng.derive(self.seed, *where, Purpose.SIGNS)
         at = first * self.dim, count * self.dim
-        if self.device == "cpu":  # numpy unpacks bits faster than torch does
+        if self.device.type == "cpu":  # numpy unpacks bits faster than torch does
             s = torch.from_numpy(rng.signs(key, *at))
         else:
             s = rng.signs(key, *at, torch.empty(0, dtype=torch.int64, device=self.device))
@@ -197,8 +197,8 @@ class Gaussian:
     this stream of random numbers are torch's promise, not ours: kept for fidelity to the paper.
     """
 
-    def __init__(self, seed: int, dim: int, size: int, device: str = "cpu") -> None:
-        self.seed, self.dim, self.size, self.device = seed, dim, size, device
+    def __init__(self, seed: int, dim: int, size: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.dim, self.size, self.device = seed, dim, size, torch.device(device)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1, the same for every GOP, as published."""

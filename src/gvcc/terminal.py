@@ -128,15 +128,6 @@ def check_output(output: str, source: str | None, overwrite: bool, folder: bool 
         raise ConfigError(f"{output} exists; -y replaces it")
 
 
-def check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
-
-
 def write_bytes(data: bytes, output: str) -> None:
     """Write to a temporary name beside the output and rename: never half a file."""
     if output == "-":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import codec, media, parser, priors
+from gvcc import codec, devices, media, parser, priors
 from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import every, external
 from gvcc.eval.baselines import BASELINES, Coded, Encoded
@@ -104,7 +104,7 @@ class Job:
         })  # fmt: skip
 
 
-def config(text: str, device: str = "cpu") -> EncodeConfig:
+def config(text: str) -> EncodeConfig:
     """The configuration that "gvcc:PRESET+name=value+..." stands for; ConfigError if it is none."""
     preset, *options = text.removeprefix("gvcc:").split("+")
     if preset not in PRESETS:
@@ -122,7 +122,7 @@ def config(text: str, device: str = "cpu") -> EncodeConfig:
             )  # fmt: skip
         except ValueError:
             raise ConfigError(f"codec {text!r}: {value!r} is no number") from None
-    out = EncodeConfig(preset, audio=False, device=device, **given)
+    out = EncodeConfig(preset, audio=False, **given)
     out.parameters()
     return out
 
@@ -208,8 +208,8 @@ def _coder(job: Job, video: Video) -> Coder:
     if job.codec in BASELINES:
         return Coded(BASELINES[job.codec], video.frames, video.fps)
     if job.codec.startswith("gvcc:"):
-        asked = config(job.codec, priors.pick_device(job.device, config(job.codec).prior))
-        prior = priors.load(asked.prior, asked.device)
+        asked = config(job.codec)
+        prior = priors.load(asked.prior, job.device)
 
         def gvcc(rate: float) -> Encoded:
             begin = time.monotonic()
@@ -222,7 +222,7 @@ def _coder(job: Job, video: Video) -> Coder:
             about = {"prior": header.prior, "weights": header.digest.hex()}
 
             def decode() -> Pictures:
-                return np.stack(list(codec.Decoder(BytesIO(data), prior, asked.device).pictures()))
+                return np.stack(list(codec.Decoder(BytesIO(data), prior).pictures()))
 
             return Encoded(len(data), about, decode, time.monotonic() - begin, data, ".gvcc")
 
@@ -237,11 +237,7 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
     end = time.monotonic()
     t, h, w, _ = video.frames.shape
     names = [n for n in job.metrics if n not in every.SET_NAMES]
-    device = job.device
-    if device == "auto":  # the metrics' networks are at home on either
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.pick(job.device)  # the metrics' networks are at home on either
     found = every.measure(video.frames, shown, video.fps, device, names if job.metrics else None)
     features = b""
     if not job.metrics or set(job.metrics) & set(every.SET_NAMES):
