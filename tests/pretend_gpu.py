@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _disable_current_modes,
@@ -71,6 +71,16 @@ class OnGpu(Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{self.inner!r} on {self._at}"
 
+    def tolist(self) -> Any:  # torch knows no lists of subclasses
+        return self.inner.tolist()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(_indices(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        given = value if isinstance(value, Tensor) else torch.tensor(value)
+        super().__setitem__(_indices(index), given)
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
@@ -78,38 +88,15 @@ class OnGpu(Tensor):
         return _dispatch(func, args, kwargs or {})
 
 
-class _Front(TorchFunctionMode):
-    """The calls of torch's front end, for what does not get as far as a dispatcher."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if kwargs.get("device") is not None:
-            kwargs["device"] = _indexed(torch.device(kwargs["device"]))
-        if func is Tensor.to and len(args) > 1 and isinstance(args[1], (str, torch.device)):
-            args = (args[0], _indexed(torch.device(args[1])), *args[2:])
-        if func is Tensor.tolist and isinstance(args[0], OnGpu):
-            return args[0].inner.tolist()
-        if func in (Tensor.__getitem__, Tensor.__setitem__):
-            args = (args[0], _indices(args[1]), *args[2:])
-            if len(args) > 2 and not isinstance(args[2], Tensor):
-                args = (*args[:2], torch.tensor(args[2]))
-        return func(*args, **kwargs)
-
-
-class _Back(TorchDispatchMode):
+class _Everything(TorchDispatchMode):
     """Sees the operations that no tensor of a pretended device takes part in, too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _dispatch(func, args, kwargs or {})
 
 
-def _indexed(at: torch.device) -> torch.device:
-    """A device with its number: "cuda" is the current one, which is cuda:0 here."""
-    return torch.device("cuda", at.index or 0) if at.type == "cuda" else at
-
-
 def _indices(given: Any) -> Any:
-    """Indices without lists: torch would make tensors of them that nobody sees."""
+    """Indices without lists, of which torch would make tensors on `meta`."""
     if isinstance(given, tuple):
         return tuple(_indices(i) for i in given)
     return torch.tensor(given) if isinstance(given, list) else given
@@ -132,27 +119,37 @@ def _where(func: Any, args: Any, kwargs: dict[str, Any]) -> torch.device:
     elif func is _aten._to_copy.default or (asked is not None and len(tensors) < 2):
         at = asked or (tensors[0].device if tensors else _CPU)
     else:
-        met = tensors
-        if func in _INDEXING and isinstance(args[0], OnGpu):
-            on_cpu = {id(t) for t in args[1] if t is not None and t.device == _CPU}
-            met = [t for t in tensors if id(t) not in on_cpu]
-        if torch.Tag.pointwise in func.tags or func in (*_SCALARS, *_INDEXING):
-            met = [t for t in met if t.ndim or isinstance(t, OnGpu)]
-        devices = {t.device for t in met or tensors} or {_CPU}
-        if len(devices) > 1:
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{' and '.join(sorted(map(str, devices)))}! (in {func})"
-            )
-        (at,) = devices
+        at = tensors[0].device if tensors else _CPU
+        if any(t.device != at for t in tensors):
+            at = _met(func, args, tensors)
     generator = kwargs.get("generator")
     if generator is not None and generator.device.type != at.type:
         raise RuntimeError(
             f"Expected a '{at.type}' device type for generator but found '{generator.device.type}'"
         )
-    if at.type == "cuda" and (at.index or 0) >= COUNT:
-        raise RuntimeError("CUDA error: invalid device ordinal")
-    return _indexed(at)
+    if at.type == "cuda":
+        at = torch.device("cuda", at.index or 0)  # "cuda" is the current one
+        if at.index >= COUNT:
+            raise RuntimeError("CUDA error: invalid device ordinal")
+    return at
+
+
+def _met(func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
+    """Where an operation on tensors of several devices is done, if CUDA does it."""
+    met = tensors
+    if func in _INDEXING and isinstance(args[0], OnGpu):
+        on_cpu = {id(t) for t in args[1] if t is not None and t.device == _CPU}
+        met = [t for t in tensors if id(t) not in on_cpu]
+    if torch.Tag.pointwise in func.tags or func in (*_SCALARS, *_INDEXING):
+        met = [t for t in met if t.ndim or isinstance(t, OnGpu)]
+    devices = {t.device for t in met}
+    if len(devices) > 1:
+        names = " and ".join(sorted(map(str, devices)))
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two, {names}! "
+            f"(in {func})"
+        )
+    return devices.pop()
 
 
 def _mapped(change: Callable[[Any], Any], given: Any) -> Any:
@@ -167,15 +164,20 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is _aten._fused_sdp_choice.default and at.type == "cuda":
         return 0  # plain products: the CPU's own kernel is none of a GPU's
     inside = _mapped(_inner, args)
-    more = {n: _mapped(_inner, v) for n, v in kwargs.items()}
+    more = {n: _mapped(_inner, v) for n, v in kwargs.items()} if kwargs else {}
     if "device" in more:
         more["device"] = _CPU if at.type == "cuda" else at
     out = func(*inside, **more)
     if at.type != "cuda":
         return out
     made = _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
-    aliased = any(a.alias_info for a in (*func._schema.arguments, *func._schema.returns))
-    return return_and_correct_aliasing(func, args, kwargs, made) if aliased else made
+    return return_and_correct_aliasing(func, args, kwargs, made) if _aliased(func) else made
+
+
+@cache
+def _aliased(func: Any) -> bool:
+    """Whether a result may share memory with what went in."""
+    return any(a.alias_info for a in (*func._schema.arguments, *func._schema.returns))
 
 
 def _inner(given: Any) -> Any:
@@ -206,8 +208,8 @@ def gpus() -> Iterator[None]:
             mock.patch.object(torch.cuda, "device_count", lambda: COUNT),
             mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
             mock.patch.object(rng, "philox", _one_kernel),
-            _Back(), _Front(),
-        ):  # fmt: skip
+            _Everything(),
+        ):
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)
