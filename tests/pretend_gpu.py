@@ -78,7 +78,7 @@ class OnGpu(Tensor):
         return super().__getitem__(_indices(index))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        given = value if isinstance(value, Tensor) else torch.tensor(value)
+        given = value if isinstance(value, Tensor) else torch.tensor(value, dtype=self.dtype)
         super().__setitem__(_indices(index), given)
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -99,7 +99,7 @@ def _indices(given: Any) -> Any:
     """Indices without lists, of which torch would make tensors on `meta`."""
     if isinstance(given, tuple):
         return tuple(_indices(i) for i in given)
-    return torch.tensor(given) if isinstance(given, list) else given
+    return torch.tensor(given, dtype=torch.int64) if isinstance(given, list) else given
 
 
 def _tensors(args: Any) -> Iterator[Tensor]:
@@ -160,6 +160,9 @@ def _mapped(change: Callable[[Any], Any], given: Any) -> Any:
 
 
 def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if _composite(func):  # as it comes in inference mode: look at what it is made of
+        with _Everything():
+            return func.decompose(*args, **kwargs)
     at = _where(func, args, kwargs)
     if func is _aten._fused_sdp_choice.default and at.type == "cuda":
         return 0  # plain products: the CPU's own kernel is none of a GPU's
@@ -170,8 +173,16 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = func(*inside, **more)
     if at.type != "cuda":
         return out
-    made = _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
-    return return_and_correct_aliasing(func, args, kwargs, made) if _aliased(func) else made
+    if not _aliased(func):
+        return _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
+    with torch.inference_mode(args[0].is_inference()):  # a view is what its base is
+        made = _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
+    return return_and_correct_aliasing(func, args, kwargs, made)
+
+
+@cache
+def _composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 @cache
@@ -184,7 +195,14 @@ def _inner(given: Any) -> Any:
     return given.inner if isinstance(given, OnGpu) else given
 
 
-_philox = rng.philox
+_to, _philox = Tensor.to, rng.philox
+
+
+def _moved(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """x.to(...); x.to(y) is where y pretends to be."""
+    if args and isinstance(args[0], OnGpu):
+        args = (args[0].device, args[0].dtype, *args[1:])
+    return _to(x, *args, **kwargs)
 
 
 def _one_kernel(c0: Any, c1: Any, c2: Any, c3: Any, key: rng.Key) -> tuple[Any, Any, Any, Any]:
@@ -207,6 +225,7 @@ def gpus() -> Iterator[None]:
             mock.patch.object(torch.cuda, "is_available", lambda: True),
             mock.patch.object(torch.cuda, "device_count", lambda: COUNT),
             mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
+            mock.patch.object(Tensor, "to", _moved),
             mock.patch.object(rng, "philox", _one_kernel),
             _Everything(),
         ):

@@ -162,7 +162,8 @@ class WanPrior(Diffusion):
             for name, net in self._networks.items():
                 if name != part:  # first: there may not be room for both
                     net.to("cpu")
-            self._networks[part].to(self.device)
+            with parts.enough_memory(self.model, self.device):
+                self._networks[part].to(self.device)
         return self._networks[part]
 
     def _told(self, t: float) -> Tensor:
