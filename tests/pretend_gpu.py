@@ -199,9 +199,11 @@ _to, _philox = Tensor.to, rng.philox
 
 
 def _moved(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """x.to(...); x.to(y) is where y pretends to be."""
+    """x.to(...), where C++ asks too much: x.to(y) is where y pretends to be."""
     if args and isinstance(args[0], OnGpu):
         args = (args[0].device, args[0].dtype, *args[1:])
+    elif args and str(args[0]) == "cuda":
+        args = (torch.device("cuda:0"), *args[1:])
     return _to(x, *args, **kwargs)
 
 
