@@ -49,11 +49,11 @@ K, M, STEPS = 16384, 64, 17
 class Clock:
     """Seconds and calls by name, each call waited for."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device, self.spent, self.calls = device, dict[str, float](), dict[str, int]()
 
     def wait(self) -> None:
-        if self.device.startswith("cuda"):
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +121,7 @@ def published_search(dim: int, device: str) -> dict[str, float]:
                 corr[i] = z @ target
         return corr, total
 
-    clock = Clock(device)
+    clock = Clock(torch.device(device))
     corr = clock.around("choose", draw)(count, set())[0]
     best = corr.abs().topk(min(M, count)).indices.sort().values.tolist()
     clock.around("replay", draw)(best[-1] + 1, set(best))
@@ -131,7 +131,7 @@ def published_search(dim: int, device: str) -> dict[str, float]:
 
 def whole(prior: Any, height: int, width: int, frames: int, bpp: float) -> dict[str, Any]:
     """One GOP encoded and decoded: seconds of each part, peak memory."""
-    device, clock = prior.device, Clock(prior.device)
+    clock = Clock(prior.device)
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (frames, height // 16, width // 16, 3), np.uint8)
     video = Video(small.repeat(16, 1).repeat(16, 2), Fraction(16))
@@ -147,14 +147,14 @@ def whole(prior: Any, height: int, width: int, frames: int, bpp: float) -> dict[
 
     session.make_coder = coder
     report: dict[str, Any] = {}
-    if device.startswith("cuda"):
+    if prior.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    config = EncodeConfig(prior=prior.spec.id, bpp=bpp, gop=33, device=device, audio=False)
+    config = EncodeConfig(prior=prior.spec.id, bpp=bpp, gop=33, audio=False)
     data = codec.encode(video, config, prior).data  # also warms up
     clock.take()
     for name, call in (
         ("encode", lambda: codec.encode(video, config, prior)),
-        ("decode", lambda: codec.decode(data, prior, device)),
+        ("decode", lambda: codec.decode(data, prior)),
     ):
         begin = time.perf_counter()
         call()
@@ -168,10 +168,10 @@ def whole(prior: Any, height: int, width: int, frames: int, bpp: float) -> dict[
             "frame_steps": spent["replay"]["calls"],
         }  # fmt: skip
     net.forward, session.make_coder = plain, made
-    if device.startswith("cuda"):
+    if prior.device.type == "cuda":
         report["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     stream = parser.parse(data)
-    c, _, h, w = session.Session(stream.header, prior, device).shape(stream.gops[0].gop)
+    c, _, h, w = session.Session(stream.header, prior).shape(stream.gops[0].gop)
     report |= {"bytes": len(data), "values_of_a_latent_frame": c * h * w}
     return report
 

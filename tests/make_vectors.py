@@ -88,7 +88,7 @@ def coded(stream: Stream, prior: Any) -> list[list[Any]]:
     """By gvcc's own reader, for each GOP and step: of each latent frame the atoms as (index,
     minus); with rcc the chunks as [c, numbers]."""
     h, out = stream.header, []
-    session = Session(h, prior, "cpu")
+    session = Session(h, prior)
     for i, r in enumerate(stream.gops):
         # There are pictures; which, is all one.
         session.recent = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
@@ -121,7 +121,7 @@ def levels(stream: Stream, prior: Any) -> list[list[Any] | None]:
         if not r.residual:
             out.append(None)
             continue
-        c, _, h, w = Session(stream.header, prior, "cpu").shape(r.gop)
+        c, _, h, w = Session(stream.header, prior).shape(r.gop)
         index = int.from_bytes(r.residual[:2], "little")
         values = residual.decode(r.residual, (c, 1, h, w)) / 2.0 ** (index / 4096 - 8)
         out.append([index, values.round().int().ravel().tolist()])

@@ -77,7 +77,7 @@ def test_a_stop_decodes_to_the_encoders_own_latent(coder: str, step: int, part: 
                      check=trajectory.check(latent, own.header, 0))  # fmt: skip
     data = whole_files.write(bitstream.Stream(own.header, (record,)))
     read = parser.parse(data)
-    session = Session(read.header, prior(), "cpu")
+    session = Session(read.header, prior())
     got = decode_record(session, 0, read.gops[0], lambda *_: None)
     assert bool((got == latent).all())
     shown = session.show(record, latent)

@@ -18,7 +18,7 @@ LAYERS = [
     {"records", "files", "priors.models"},
     {"rng", "gop", "entropy", "draws", "colour", "scenes", "schedules", "eval.metrics",
      "eval.bd", "lossless", "media_structure", "media_time"},
-    {"bitstream", "eval.perceptual", "audio", "media_notices"},
+    {"bitstream", "devices", "eval.perceptual", "audio", "media_notices"},
     {"parser", "stillcodecs", "eval.inception", "eval.raft", "audio_out", "media_audio"},
     {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality", "eval.warp"},
     {"media_clip", "media_source"},

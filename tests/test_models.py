@@ -379,6 +379,7 @@ def test_sensitivity_finds_the_gains_of_a_render():
 def test_pick_device(monkeypatch):
     for there in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: 2 * there)
         assert {priors.pick_device("auto", n) for n in ("nano", "gauss", "nano:a", "x")} == {"cpu"}
         large = {priors.pick_device("auto", n) for n in (*MODELS, f"{T2V}:folder")}
         assert large == {"cuda" if there else "cpu"}

@@ -148,7 +148,7 @@ def test_known_latent_frames_take_no_atoms(
         monkeypatch.setattr(kind, "choose", choose)
     encoded = codec.encode(clip(20, 17, 33), config(case, 1200, coder=coder), prior())
     stream = parser.parse(encoded.data)
-    session = Session(stream.header, prior(), "cpu")
+    session = Session(stream.header, prior())
     for i, record in enumerate(stream.gops):
         frames = (record.gop.length(4) - 1) // 4 + 1
         known = {"none": 0, "previous": (record.gop.context - 1) // 4 + 1}
@@ -202,7 +202,7 @@ def test_i2v_refreshes_its_still_and_codes_residuals_where_a_chain_goes_on() -> 
 def test_the_residual_takes_the_last_picture_nearer() -> None:
     video, encoded = made("i2v", 13, 2400, 5)
     stream = parser.parse(encoded.data)
-    session = Session(stream.header, prior(), "cpu")
+    session = Session(stream.header, prior())
     for i, record in enumerate(stream.gops):
         state, errors = session.state, []
         for given in (replace(record, residual=b""), record):

@@ -115,7 +115,7 @@ def test_a_whole_sweep(
 ) -> None:
     told: list[tuple[str, int, int]] = []
     names = ["rd", "GOP", "g_scale", "T", "K", "M"]  # any order
-    rows = sweep.run(sources, names, prior, tmp_path, "cpu", SMALL, lambda *t: told.append(t))
+    rows = sweep.run(sources, names, prior, tmp_path, SMALL, lambda *t: told.append(t))
     assert len(rows) == len(made) == 2 * 12
     assert told[0] == ("rd 32, one", 0, 24) and told[-2] == ("M 8, two", 23, 24)
     assert told[-1] == ("plots", 1, 1)
@@ -150,7 +150,7 @@ def test_a_whole_sweep(
         assert svg.startswith("<?xml") and "</svg>" in svg and png[:8] == b"\x89PNG\r\n\x1a\n"
     # Once more: nothing is made.
     made.clear()
-    assert sweep.run(sources, names, prior, tmp_path, "cpu", SMALL) == rows and not made
+    assert sweep.run(sources, names, prior, tmp_path, SMALL) == rows and not made
 
 
 def test_it_goes_on_where_it_was_broken_off(
@@ -161,11 +161,11 @@ def test_it_goes_on_where_it_was_broken_off(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(sources, ["M", "K"], prior, tmp_path, "cpu", SMALL, broken)
+        sweep.run(sources, ["M", "K"], prior, tmp_path, SMALL, broken)
     before = json.loads((tmp_path / "sweep.json").read_text())["rows"]
     assert [(r["study"], r["value"]) for r in before] == [("M", 2), ("M", 8), ("K", 16)]
     assert len(made) == 3 and not list(tmp_path.glob("*.png"))
-    rows = sweep.run(sources, ["M", "K"], prior, tmp_path, "cpu", SMALL)
+    rows = sweep.run(sources, ["M", "K"], prior, tmp_path, SMALL)
     assert rows[:3] == before and len(rows) == 8 and len(made) == 8
     assert len({(r["study"], r["value"], r["clip"]) for r in rows}) == 8
     # Other weights or another base must not take the place of what is there.
@@ -174,12 +174,12 @@ def test_it_goes_on_where_it_was_broken_off(
     made.clear()
     for model, base in ((other, SMALL), (prior, dataclasses.replace(SMALL, gop=5))):
         with pytest.raises(ConfigError, match="is of another prior or base; give another --out"):
-            sweep.run(sources[:1], ["M"], model, tmp_path, "cpu", base)
+            sweep.run(sources[:1], ["M"], model, tmp_path, base)
     assert not made and len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 8
     for text, says in (("{", "no JSON"), ("[1]", "no results of a sweep")):
         (tmp_path / "sweep.json").write_text(text)
         with pytest.raises(ConfigError, match=says):
-            sweep.run(sources[:1], ["M"], prior, tmp_path, "cpu", SMALL)
+            sweep.run(sources[:1], ["M"], prior, tmp_path, SMALL)
 
 
 def test_rows_that_other_code_has_made_are_made_anew(
@@ -205,10 +205,10 @@ def test_gops_longer_than_a_clip_are_left_out(
 ) -> None:
     """Two GOP lengths above the clip's would be one and the same."""
     short = [sources[0], dataclasses.replace(sources[1], frames=5)]
-    rows = sweep.run(short, ["GOP"], prior, tmp_path, "cpu", SMALL)
+    rows = sweep.run(short, ["GOP"], prior, tmp_path, SMALL)
     assert [(r["value"], r["clip"]) for r in rows] == [(5, "one"), (5, "two")]
     one = [dataclasses.replace(sources[0], frames=1)]
-    assert sweep.run(one, ["GOP"], prior, tmp_path / "one", "cpu", SMALL) == []
+    assert sweep.run(one, ["GOP"], prior, tmp_path / "one", SMALL) == []
     assert not list((tmp_path / "one").glob("*"))
 
 
@@ -220,8 +220,8 @@ def test_only_what_is_asked_for_is_in_the_means(
     plotted: list[Any] = []
     monkeypatch.setattr(sweep, "plot", lambda rows, *_: plotted.append(rows))
     taller = [dataclasses.replace(s, height=16) for s in sources[:1]]
-    sweep.run(taller, ["M", "T"], prior, tmp_path, "cpu", SMALL)
-    rows = sweep.run(sources[:1], ["M"], prior, tmp_path, "cpu", SMALL)
+    sweep.run(taller, ["M", "T"], prior, tmp_path, SMALL)
+    rows = sweep.run(sources[:1], ["M"], prior, tmp_path, SMALL)
     assert len(made) == 6
     assert {(r["study"], r["source"]) for r in rows} == {("M", sources[0].identity)}
     assert plotted[1] == rows and len(rows) == 2

@@ -50,7 +50,7 @@ def parsed(coder: str, stop: int) -> Stream:
 def test_the_first_steps_of_a_file_are_the_file_of_that_stop(coder: str, stop: int) -> None:
     whole, want = parsed(coder, LAST), parsed(coder, stop)
     assert want.header == whole.header and want.gops[0].stop == stop and not want.gops[0].part
-    session = Session(whole.header, prior(), "cpu")
+    session = Session(whole.header, prior())
     record = replace(whole.gops[0], stop=stop)  # the symbols of all steps; fewer are read
     shown = session.show(record, decode_record(session, 0, record, lambda *_: None))
     assert np.array_equal(shown, stopped(coder, stop).frames)
@@ -140,7 +140,7 @@ def test_schedules_may_be_named_in_headers() -> None:
 @pytest.mark.parametrize("coder", CODERS)
 def test_noise_of_every_step_is_of_unit_power_and_differs_between_steps(coder: str) -> None:
     stream = parsed(coder, LAST)
-    session = Session(stream.header, prior(), "cpu")
+    session = Session(stream.header, prior())
     record = stream.gops[0]
     shape = session.shape(record.gop)
     read = trajectory.Read(session.coder(), stream.header, 0, record, shape, range(shape[1]))
@@ -158,7 +158,7 @@ def test_noise_of_every_step_is_of_unit_power_and_differs_between_steps(coder: s
 @pytest.mark.parametrize("known", [(), (0,), (0, 2), (1, 2)])
 def test_a_channel_codes_what_is_free_and_fills_the_rest(known: tuple[int, ...]) -> None:
     header = parsed("rcc", 3).header
-    session = Session(header, prior(), "cpu")
+    session = Session(header, prior())
     shape = (6, 3, 5, 7)
     free = [f for f in range(3) if f not in known]
     channel = trajectory.Channel(session.coder(), header, 0, free, shape)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def with_settings() -> GaussPrior:
     return prior
 
 
-def load(path: str = "rf") -> GaussPrior:
+def load(path: str = "rf", device: str = "cpu") -> GaussPrior:
     """The prior `tiny` (or `tiny-vp`, on that path): 6 channels, strides (4, 8, 8), GOPs of 9."""
     f = np.arange(32) + 1.0
     spectrum = -np.log(f[None, :, None] ** 2 + f[None, None, :] ** 2 + np.arange(9)[:, None, None])
@@ -49,7 +49,7 @@ def load(path: str = "rf") -> GaussPrior:
         "colour": torch.zeros(3),
     }
     name = "tiny" if path == "rf" else f"tiny-{path}"
-    prior = GaussPrior(tensors, hashlib.sha256(name.encode()).digest()[:8])
+    prior = GaussPrior(tensors, hashlib.sha256(name.encode()).digest()[:8], device)
     prior.spec = dataclasses.replace(prior.spec, id=name, gop=GOP, path=path, knob=1.0)
     prior._path = flow.PATHS[path]
     return prior

@@ -103,8 +103,10 @@ def decode(
 
     With `partial`, a truncated file gives the whole GOPs before the cut. `knob` from 1 (realism)
     to 2 (fidelity) overrides the file's own, at no cost in bits. `prior` ("nano:FILE") is needed
-    only for a file made with weights of one's own. Raises FormatError for foreign or damaged bytes
-    and PriorMismatch if the file needs a prior that is not here.
+    only for a file made with weights of one's own. `device` is "cpu", "cuda", "cuda:1" and so on,
+    or "auto": a GPU for large models, if there is one. Raises FormatError for foreign or damaged
+    bytes, PriorMismatch if the file needs a prior that is not here, and ConfigError for a device
+    that is none or not here.
     """
     from gvcc import codec
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, cast
 import typer
 from rich.text import Text
 
-from gvcc import cli_encode, cli_eval, cli_priors, cli_train
+from gvcc import cli_encode, cli_eval, cli_priors, cli_train, devices
 from gvcc.errors import ConfigError, GvccError, TargetUnreachable, unknown
 from gvcc.terminal import (
     Device,
@@ -32,7 +32,6 @@ from gvcc.terminal import (
     Overwrite,
     Rate,
     VerificationFailed,
-    check_device,
     check_output,
     codec_bar,
     err,
@@ -120,8 +119,7 @@ def decode(
         raise ConfigError("--json and -o - both want stdout")
     if follow and (start or end):
         raise ConfigError("--follow does not go with --start and --end")
-    if device != "auto":
-        check_device(device)
+    devices.pick(device, gpu=False)  # before the wait for a stream
     begin = time.monotonic()
     file = cast(BinaryIO, Following(source)) if follow else open_stream(source)
     if (start or end) and not file.seekable():

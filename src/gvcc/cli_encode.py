@@ -25,7 +25,6 @@ from gvcc.terminal import (
     Rate,
     Source,
     VerificationFailed,
-    check_device,
     check_output,
     codec_bar,
     growing,
@@ -147,7 +146,6 @@ def encode(
     # Settings out of range are told before a long file is read.
     config.parameters()
     config.target(1, 1, 1, Fraction(1))
-    check_device(device)
     model = priors.load(prior, device, settings, offload)
     try:
         clip = media.open_clip(source, frames=frames, fps=rate, matrix=matrix, audio=audio,
@@ -196,7 +194,7 @@ def encode(
             found = hashlib.sha256()
             with BytesIO(kept) if output == "-" else open_stream(output) as coded:
                 with codec_bar("verify") as bar:
-                    for picture in codec.Decoder(coded, model, device, progress=bar).pictures():
+                    for picture in codec.Decoder(coded, model, progress=bar).pictures():
                         found.update(picture.tobytes())
             if found.digest() != promised.digest():
                 problem = f"{output} does not decode to the encoder's own pictures"

@@ -139,11 +139,10 @@ def sweep(
 
     sources, names = datasets.clips(clips, frames, height), studies.split(",")
     study.cells(names, study.Base())
-    where = priors.pick_device(device, prior)
-    model = priors.load(prior, where, offload=offload)
+    model = priors.load(prior, device, offload=offload)
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("sweep", lines=60) as bar:
-        rows = study.run(sources, names, model, folder, where, tell=bar)
+        rows = study.run(sources, names, model, folder, tell=bar)
     plotted = dict.fromkeys(n for n in names if any(r["study"] == n for r in rows))
     say(f"{folder}: {len(rows)} encodes, plots of {', '.join(plotted) or 'nothing'}")
 
@@ -242,7 +241,7 @@ def table6(
     names = table.SEQUENCES if sequences is None else tuple(sequences.split(","))
     for name in names:
         table.find(uvg, name)
-    model = priors.load(prior, priors.pick_device(device, prior), offload=offload)
+    model = priors.load(prior, device, offload=offload)
     with progress_bar("table6", lines=60) as bar:
         lines = table.run(
             uvg, results, model, prior, rows=picked, sequences=names, size=(width, height),

@@ -9,10 +9,8 @@ import typer
 
 from gvcc import files
 from gvcc.terminal import (
-    Device,
     Output,
     Overwrite,
-    check_device,
     check_output,
     progress_bar,
     say,
@@ -28,6 +26,8 @@ Cache = Annotated[Path | None, typer.Option(
     help="Where decoded clips are kept; default: a folder 'cache' beside the run.")]  # fmt: skip
 Begin = Annotated[Path | None, typer.Option(
     help="Weights to begin with, for fine-tuning, of the recipe's shape.")]  # fmt: skip
+TrainDevice = Annotated[str, typer.Option("--device",
+    help="cpu, cuda, cuda:1 ..., or auto: a GPU if there is one.")]  # fmt: skip
 
 
 @app.command("gauss")
@@ -56,12 +56,11 @@ def train_autoencoder(
     recipe: RecipeName = None,
     begin: Begin = None,
     cache: Cache = None,
-    device: Device = "cpu",
+    device: TrainDevice = "cpu",
 ) -> None:
     """Train the autoencoder of nano; leaves autoencoder.safetensors, curve.csv and curve.png."""
     from gvcc.train import runs
 
-    check_device(device)
     with progress_bar("train nano-autoencoder", lines=30) as progress:
         path = runs.autoencoder(data, out, recipe, cache, device, progress, begin)
     say(f"{path}: {path.stat().st_size} bytes")
@@ -76,12 +75,11 @@ def train_flow(
     recipe: RecipeName = None,
     begin: Begin = None,
     cache: Cache = None,
-    device: Device = "cpu",
+    device: TrainDevice = "cpu",
 ) -> None:  # fmt: skip
     """Train the denoiser of nano; leaves nano.safetensors for --prior nano:FILE."""
     from gvcc.train import runs
 
-    check_device(device)
     with progress_bar("train nano-flow", lines=30) as progress:
         path = runs.flow(data, out, autoencoder, recipe, cache, device, progress, begin)
     say(f"{path}: {path.stat().st_size} bytes")

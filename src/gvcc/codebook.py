@@ -106,8 +106,8 @@ class Hadamard(Coder):
     + 1 bits an atom. Noise integers are exact on every machine.
     """
 
-    def __init__(self, seed: int, dim: int, device: str = "cpu") -> None:
-        self.seed, self.dim, self.device = seed, dim, device
+    def __init__(self, seed: int, dim: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.dim, self.device = seed, dim, torch.device(device)
         self.order = 1 << max(1, (dim - 1).bit_length())
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
@@ -123,7 +123,7 @@ class Hadamard(Coder):
     def _signs(self, first: int, count: int, where: Where) -> Tensor:
         key = rng.derive(self.seed, *where, Purpose.SIGNS)
         at = first * self.dim, count * self.dim
-        if self.device == "cpu":  # numpy unpacks bits faster than torch does
+        if self.device.type == "cpu":  # numpy unpacks bits faster than torch does
             s = torch.from_numpy(rng.signs(key, *at))
         else:
             s = rng.signs(key, *at, torch.empty(0, dtype=torch.int64, device=self.device))
@@ -212,8 +212,8 @@ class Gaussian(Coder):
     until the next `choose` or its `replay`: an encoder draws once.
     """
 
-    def __init__(self, seed: int, dim: int, size: int, device: str = "cpu") -> None:
-        self.seed, self.dim, self.size, self.device = seed, dim, size, device
+    def __init__(self, seed: int, dim: int, size: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.dim, self.size, self.device = seed, dim, size, torch.device(device)
         self._chosen: dict[Where, tuple[Symbols, Tensor]] = {}
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from torch import Tensor
 
-from gvcc import gop, parser, priors
+from gvcc import devices, gop, parser, priors
 from gvcc import trajectory as track
 from gvcc.allocation import times
 from gvcc.bitstream import GopRecord, Header, Limits
@@ -55,8 +55,8 @@ class Decoder:
     one, and `cut` has the error. With `keep_going` so does a record whose head is damaged, and a
     damaged GOP and those that depend on it are concealed by the last picture before them; `damage`
     names them. `knob` in [1, 2] overrides the file's k (flow.ode_step). `prior` is one that is
-    loaded, or the name (as of priors.load) of one to load with the file's settings; by default the
-    one that the file names.
+    loaded, or the name (as of priors.load) of one to load on `device` with the file's settings; by
+    default the one that the file names. A prior that is loaded stays where it is.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
@@ -77,7 +77,7 @@ class Decoder:
         reader = parser.Reader(file, limits)
         self._records: Iterator[Coded | Audio] | None = reader.records()
         header = reader.header
-        self._device = device = priors.pick_device(device, header.prior)
+        devices.check_name(device)
         self.start, self.end = start, header.frames if end is None else end
         if not 0 <= self.start < self.end <= header.frames:
             raise ConfigError(
@@ -143,14 +143,14 @@ class Decoder:
     def pictures(self) -> Iterator[Pictures]:
         """The pictures asked for, uint8 [H,W,3] each; `delivered` counts them."""
         self.delivered = 0
-        for ready in self._gops():
+        for ready in devices.exactly(self._gops()):
             for picture in ready:
                 self.delivered += 1
                 yield picture
 
     def _gops(self) -> Iterator[Pictures]:
         """The pictures asked for, as each GOP makes them final."""
-        session = Session(self.header, self.prior, self._device)
+        session = Session(self.header, self.prior)
         assembler, at = Assembler(self.header.overlap), None
         last = np.full((1, self.height, self.width, 3), 128, np.uint8)
         for coded in self._chosen(session):

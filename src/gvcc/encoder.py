@@ -11,6 +11,7 @@ from torch import Tensor
 from gvcc import (
     allocation,
     bitstream,
+    devices,
     flow,
     gop,
     priors,
@@ -71,13 +72,14 @@ def encode_parts(
     GOP; memory does not depend on the clip's length. The clip is read once more for each first
     look that mode and target ask for.
 
-    `prior` overrides loading config.prior. `begun` is the beginning of the same encoding: its
+    `prior` is one that is loaded, in the place of config.prior, and where it is the work is done,
+    whatever config.device says. `begun` is the beginning of the same encoding: its
     whole GOPs are decoded instead of coded again (with a target quality later GOPs may then stop
     elsewhere than they would have). Raises ConfigError for settings out of range or the beginning
     of another encoding, and TargetUnreachable, with the smallest possible size, for a target below
     it.
     """
-    return _Encoder(clip, config or EncodeConfig(), prior, progress).parts(begun)
+    return devices.exactly(_Encoder(clip, config or EncodeConfig(), prior, progress).parts(begun))
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class _Encoder:
     def __init__(self, clip: Clip, config: EncodeConfig, prior: Prior | None,
                  progress: Progress | None) -> None:  # fmt: skip
         self.clip, self.progress = clip, progress
-        config = replace(config, device=priors.pick_device(config.device, config.prior))
+        devices.check_name(config.device)
         self.prior = prior or priors.load(
             config.prior, config.device, config.settings, config.offload
         )
@@ -114,7 +116,7 @@ class _Encoder:
         self.surrogate = Surrogate()
         self.reached: tuple[Stop, float] | None = None  # where the GOP before stopped
         self.audio = clip.audio if self.header.audio else None
-        self.session = Session(self.header, self.prior, config.device)
+        self.session = Session(self.header, self.prior)
         self.coder = self.session.coder()
         self.written = 0
         self.pacer = Pacer(self.header, config, self.plans, self.audio,

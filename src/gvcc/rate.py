@@ -75,7 +75,8 @@ class EncodeConfig:
     `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
     goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
     between: faster, and a little worse. `settings` are those of the prior that change its output;
-    `offload` keeps its network in the main memory, block by block on the device.
+    `offload` keeps its network in the main memory, block by block on the device. `device` is where
+    the prior is loaded, a name as of devices.pick: a prior that is given stays where it is.
     """
 
     preset: str = "default"

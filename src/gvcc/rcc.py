@@ -48,8 +48,8 @@ class Chunks(NamedTuple):
 class Rcc:
     """The channel of one stream: `size` is the most candidates of a chunk, a power of two."""
 
-    def __init__(self, seed: int, size: int, device: str = "cpu") -> None:
-        self.seed, self.size, self.device = seed, size, device
+    def __init__(self, seed: int, size: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.size, self.device = seed, size, torch.device(device)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1 of a GOP: float32 normals of the given shape [C,F,h,w]."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gvcc import residual, stills
+from gvcc import devices, residual, stills
 from gvcc.bitstream import GopRecord, Header
 from gvcc.errors import Corrupt, MediaError
 from gvcc.gop import Gop, Pictures
@@ -80,8 +80,9 @@ class Session:
     are lost; `still` the last still at the end of a GOP, None if it is empty.
     """
 
-    def __init__(self, header: Header, prior: Prior, device: str) -> None:
-        self.header, self.prior, self.device = header, prior, device
+    def __init__(self, header: Header, prior: Prior) -> None:
+        devices.ready(prior.device)  # the prior may be anybody's, and the coder computes there
+        self.header, self.prior = header, prior
         self.recent: Pictures | None = None
         self.still: Pictures | None = None
         self._still_lost = False
@@ -121,7 +122,7 @@ class Session:
     def coder(self) -> Coder:
         """The stream's coder."""
         c, _, h, w = self.shape(Gop(0, 1))
-        return make_coder(self.header, c * h * w, self.device)
+        return make_coder(self.header, c * h * w, self.prior.device)
 
     def references(self, gop: Gop, coded: Sequence[bytes]) -> list[Pictures | None]:
         """First pictures [n,H,W,3] and last one [H,W,3] that condition a GOP, given the stills in

@@ -137,15 +137,6 @@ def check_output(output: str, source: str | None, overwrite: bool, folder: bool 
         raise ConfigError(f"{output} exists; -y replaces it")
 
 
-def check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise ConfigError(f"device {device!r}: {str(e).splitlines()[0]}") from None
-
-
 @contextmanager
 def growing(output: str, resume: bool, overwrite: bool) -> Iterator[files.Growing]:
     """An output that grows (files.Growing); if the work breaks off, it is said what is left."""

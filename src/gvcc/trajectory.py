@@ -27,8 +27,8 @@ Shape = tuple[int, int, int, int]
 Coder = codebook.Coder | rcc.Rcc
 
 
-def make_coder(header: Header, dim: int, device: str) -> Coder:
-    """The coder that a header names, for latent frames of `dim` values."""
+def make_coder(header: Header, dim: int, device: torch.device | str) -> Coder:
+    """The coder that a header names, for latent frames of `dim` values on a device."""
     if header.coder == "rcc":
         return rcc.Rcc(header.seed, header.size, device)
     if header.coder == "gaussian":

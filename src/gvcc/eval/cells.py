@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import codec, media, parser, priors
+from gvcc import codec, devices, media, parser, priors
 from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import baselines, every, external, identity
 from gvcc.eval.baselines import BASELINES, Coded, Encoded
@@ -121,7 +121,7 @@ def _measuring() -> list[Any]:
     ]  # fmt: skip
 
 
-def config(text: str, device: str = "cpu") -> EncodeConfig:
+def config(text: str) -> EncodeConfig:
     """The configuration that "gvcc:PRESET+name=value+..." stands for; ConfigError if it is none."""
     preset, *options = text.removeprefix("gvcc:").split("+")
     if preset not in PRESETS:
@@ -139,7 +139,7 @@ def config(text: str, device: str = "cpu") -> EncodeConfig:
             )  # fmt: skip
         except ValueError:
             raise ConfigError(f"codec {text!r}: {value!r} is no number") from None
-    out = EncodeConfig(preset, audio=False, device=device, **given)
+    out = EncodeConfig(preset, audio=False, **given)
     out.parameters()
     return out
 
@@ -225,8 +225,8 @@ def _coder(job: Job, video: Video) -> Coder:
     if job.codec in BASELINES:
         return Coded(BASELINES[job.codec], video.frames, video.fps)
     if job.codec.startswith("gvcc:"):
-        asked = config(job.codec, priors.pick_device(job.device, config(job.codec).prior))
-        prior = priors.load(asked.prior, asked.device)
+        asked = config(job.codec)
+        prior = priors.load(asked.prior, job.device)
 
         def gvcc(rate: float) -> Encoded:
             begin = time.monotonic()
@@ -239,7 +239,7 @@ def _coder(job: Job, video: Video) -> Coder:
             about = {"prior": header.prior, "weights": header.digest.hex()}
 
             def decode() -> Pictures:
-                return np.stack(list(codec.Decoder(BytesIO(data), prior, asked.device).pictures()))
+                return np.stack(list(codec.Decoder(BytesIO(data), prior).pictures()))
 
             return Encoded(len(data), about, decode, time.monotonic() - begin, data, ".gvcc")
 
@@ -254,11 +254,7 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
     end = time.monotonic()
     t, h, w, _ = video.frames.shape
     names = [n for n in job.metrics if n not in every.SET_NAMES]
-    device = job.device
-    if device == "auto":  # the metrics' networks are at home on either
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.pick(job.device)  # the metrics' networks are at home on either
     found = every.measure(video.frames, shown, video.fps, device, names if job.metrics else None)
     features = b""
     if not job.metrics or set(job.metrics) & set(every.SET_NAMES):

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from gvcc import devices
 from gvcc.errors import ConfigError, unknown
 from gvcc.eval import bd, cells, every, inception, perceptual
 from gvcc.eval.cells import Job, Made, Source
@@ -84,6 +85,7 @@ class Plan:
 
     def check(self) -> None:
         """ConfigError for what cannot be run."""
+        devices.check_name(self.device)
         for codec in self.codecs:
             cells.check(codec, self.adapters)
         if len(set(self.codecs)) < len(self.codecs):
@@ -174,6 +176,8 @@ def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None 
     """Measure what is not measured yet, and write setup.json, results/, bd.json; returns how many
     cells failed. `ray`: the address of a cluster, or "local" for one of this process's own."""
     plan.check()
+    if ray is None:  # a cluster may have what this machine has not
+        devices.pick(plan.device)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -46,9 +46,9 @@ class Base:
     codebook: int = 1024
     gop: int = 17
 
-    def config(self, prior: str, device: str) -> EncodeConfig:
+    def config(self, prior: str) -> EncodeConfig:
         return EncodeConfig("paper", prior, "t2v", atoms=self.atoms, codebook=self.codebook,
-                            gop=self.gop, audio=False, device=device)  # fmt: skip
+                            gop=self.gop, audio=False)  # fmt: skip
 
 
 def cells(
@@ -74,7 +74,7 @@ def cells(
 
 
 def run(
-    sources: Sequence[Source], names: Sequence[str], prior: Prior, folder: Path, device: str,
+    sources: Sequence[Source], names: Sequence[str], prior: Prior, folder: Path,
     base: Base | None = None, tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """All encodes, kept in folder/sweep.json as they are finished (a run that was broken off goes
@@ -95,14 +95,14 @@ def run(
     ])  # fmt: skip
     done = {_key(r) for r in rows if r.get("code") == by}
     shortest = min(len(s.read().frames) for s in sources) if "GOP" in names else 0
-    asked = [c for c in cells(names, base, device) if c[0] != "GOP" or c[1] <= shortest]
+    asked = [c for c in cells(names, base, prior.device.type) if c[0] != "GOP" or c[1] <= shortest]
     for i, source in enumerate(sources):
         video = source.read()
         for j, (study, value, given) in enumerate(asked):
             tell(f"{study} {value:g}, {source.name}", i * len(asked) + j, len(sources) * len(asked))
             if (key := (study, value, source.identity)) in done:
                 continue
-            config = dataclasses.replace(base.config(prior.spec.id, device), **given)
+            config = dataclasses.replace(base.config(prior.spec.id), **given)
             made = codec.encode(video, config, prior)
             stream = parser.parse(made.data)
             bits = sum(describe.published_bits(stream.header, g) or 0 for g in stream.gops)

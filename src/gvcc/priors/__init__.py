@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from gvcc import devices
 from gvcc.errors import BadSetting, ConfigError, unknown
 from gvcc.priors.models import MODELS, Model
 
@@ -93,9 +94,11 @@ def levels(pictures: torch.Tensor) -> torch.Tensor:
 
 
 class Prior(Protocol):
-    """A generator. All tensors are float32 on the prior's device."""
+    """A generator. All tensors are float32 on `device`, where what follows from them is, too: the
+    prior's device is that of the codec. (Pictures may come from anywhere.)"""
 
     spec: Spec
+    device: torch.device
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 [T,H,W,3], legal sizes (Spec.stride, Spec.multiple) -> latent [C,F,h,w]."""
@@ -179,12 +182,13 @@ def load(
     name: str, device: str = "cpu", settings: Mapping[str, str] | None = None, offload: bool = False
 ) -> Prior:
     """The prior called `name`, or "name:path" with weights of one's own: a file of `gvcc train`, or
-    a model's folder as diffusers keeps it.
+    a model's folder as diffusers keeps it. It is on `device`, a name as of `pick_device`.
 
     `settings` change the output of a model (priors.settings), `offload` only where its network is
     kept. ConfigError if there is none of that name or its weights are not what they should be, and
     BadSetting for a setting it does not have.
     """
+    device = pick_device(device, name)
     kind, colon, file = name.partition(":")
     if kind not in NAMES:
         raise unknown("prior", kind, NAMES)
@@ -202,15 +206,6 @@ def load(
 
 def pick_device(device: str, name: str) -> str:
     """What "auto" stands for: a GPU for the large models, if there is one. The embedded priors stay
-    on the CPU, where a file's pictures are more nearly the same for everybody. ConfigError for a
-    GPU that is not there."""
-    if device == "cpu":
-        return device
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {device}: PyTorch finds no GPU here")
-    if device != "auto":
-        return device
-    large = name.partition(":")[0] in MODELS
-    return "cuda" if large and torch.cuda.is_available() else "cpu"
+    on the CPU, where a file's pictures are more nearly the same for everybody. ConfigError for
+    what is no device, and for a GPU that is not there."""
+    return devices.pick(device, gpu=name.partition(":")[0] in MODELS)

@@ -100,7 +100,7 @@ class CogVideoXPrior(Diffusion):
         grid, base = (h // p, w // p), (said.sample_height // p, said.sample_width // p)
         out: tuple[Tensor, Tensor] = get_3d_rotary_pos_embed(
             embed_dim=said.attention_head_dim, crops_coords=fitted(grid, base), grid_size=grid,
-            temporal_size=frames, device=torch.device(self.device),
+            temporal_size=frames, device=self.device,
         )  # fmt: skip
         return out
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gvcc import devices
 from gvcc.priors import Condition, Spec, levels, parts, store
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
@@ -35,7 +36,7 @@ class Diffusion:
         self, model: Model, folder: Path, device: str, chosen: Settings, offload: bool,
         channels: int, stride: tuple[int, int, int], patch: int, path: str, identity: list[str],
     ) -> None:  # fmt: skip
-        self.model, self.folder, self.device = model, folder, device
+        self.model, self.folder, self.device = model, folder, devices.ready(device)
         self.settings, self.offload = chosen, offload
         digest = store.digest(model, folder, parts.text_identity(folder), identity)
         self.spec = Spec(
@@ -147,9 +148,10 @@ class Diffusion:
         return out
 
     def _embedding(self, prompt: str) -> Tensor:
-        made = parts.embedding(
-            self.text_class, self.model, self.folder, prompt, self.tokens, self.settings
-        )
+        with devices.exact():
+            made = parts.embedding(
+                self.text_class, self.model, self.folder, prompt, self.tokens, self.settings
+            )
         return made.to(self.device)
 
     @cached_property
@@ -174,7 +176,8 @@ class Diffusion:
         key = self.spec.digest.hex()
         found = store.recall("sensitivities").get(key)
         if not (isinstance(found, list) and len(found) == self.spec.channels):
-            found = sensitivity(self.render, self.spec.channels, self.spec.patch, self.device)
+            with devices.exact():
+                found = sensitivity(self.render, self.spec.channels, self.spec.patch, self.device)
             store.remember("sensitivities", key, found)
         return found
 
@@ -197,7 +200,7 @@ def kept(denoise: Callable[[Tensor, float], Tensor], known: Known) -> Condition:
 
 
 def sensitivity(
-    render: Callable[[Tensor], Tensor], channels: int, patch: int, device: str
+    render: Callable[[Tensor], Tensor], channels: int, patch: int, device: torch.device
 ) -> list[float]:
     """For each channel of a latent: RMS change of the pictures for a little white noise in that
     channel alone, over the noise's own, around a latent of white noise."""

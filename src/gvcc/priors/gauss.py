@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from gvcc import flow
+from gvcc import devices, flow
 from gvcc.errors import ConfigError
 from gvcc.priors import Condition, Spec, known_latents, levels
 from gvcc.priors.autoencoder import FIRST
@@ -64,13 +64,13 @@ class GaussPrior:
         if not (torch.isfinite(gain) & (gain > 0)).all():
             raise ConfigError("gauss weights: the power spectrum is out of range")
         log_power = power + 2 * gain.double()[:, None, None, None].log()
-        self.model = StationaryGaussian(log_power, device)
+        self.device = at = devices.ready(device)
+        self.model = StationaryGaussian(log_power, at)
         self.spec = Spec("gauss", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric, 2)
-        self.device = device
-        self._group = tensors["group"].float().to(device)
-        self._first = tensors["first"].float().to(device)
-        self._colour = tensors["colour"].float().to(device)
-        self._gain = gain.float().to(device)[:, None, None, None]
+        self._group = tensors["group"].float().to(at)
+        self._first = tensors["first"].float().to(at)
+        self._colour = tensors["colour"].float().to(at)
+        self._gain = gain.float().to(at)[:, None, None, None]
         self._path = flow.PATHS["rf"]
 
     def encode(self, frames: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from gvcc import devices
 from gvcc.errors import ConfigError
 from gvcc.priors import Condition, Spec, autoencoder, known_latents, levels, transformer
 from gvcc.priors.autoencoder import Autoencoder
@@ -44,10 +45,10 @@ class NanoPrior:
         digest: bytes,
         device: str = "cpu",
     ) -> None:
-        self.autoencoder = auto.to(device).eval().requires_grad_(False)
-        self.net = net.to(device).eval().requires_grad_(False)
-        self.model = StationaryGaussian(log_power, device)
-        self.device = device
+        self.device = at = devices.ready(device)
+        self.autoencoder = auto.to(at).eval().requires_grad_(False)
+        self.net = net.to(at).eval().requires_grad_(False)
+        self.model = StationaryGaussian(log_power, at)
         channels = auto.shape.channels
         self.spec = Spec("nano", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric)
 

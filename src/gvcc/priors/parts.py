@@ -53,7 +53,7 @@ def need_packages(model: Model, *more: str) -> None:
 
 
 @contextmanager
-def enough_memory(model: Model, device: str) -> Iterator[None]:
+def enough_memory(model: Model, device: torch.device) -> Iterator[None]:
     """Turns a device's lack of memory into a sentence."""
     try:
         yield
@@ -108,8 +108,9 @@ def check_network(kind: Any, model: Model, folder: Path, part: str) -> None:
 
 
 def network(
-    kind: Any, model: Model, folder: Path, part: str, settings: Settings, device: str, offload: bool
-) -> Any:
+    kind: Any, model: Model, folder: Path, part: str, settings: Settings, device: torch.device,
+    offload: bool,
+) -> Any:  # fmt: skip
     """The network that is called at each step, as the settings ask for it. It is on the device, or
     with `offload` in the main memory, from where its blocks go there one by one."""
     how: dict[str, Any] = {"torch_dtype": DTYPES[settings.dtype]}
@@ -127,9 +128,9 @@ def network(
         net.compile_repeated_blocks(fullgraph=True)
     if offload:
         net.enable_group_offload(
-            onload_device=torch.device(device), offload_device=torch.device("cpu"),
+            onload_device=device, offload_device=torch.device("cpu"),
             offload_type="block_level", num_blocks_per_group=1,
-            use_stream=device.startswith("cuda"),
+            use_stream=device.type == "cuda",
         )  # fmt: skip
         return net
     with enough_memory(model, device):

@@ -61,7 +61,7 @@ def resample_spectrum(log_power: Tensor, n: int, axis: int) -> Tensor:
 class StationaryGaussian:
     """Variances of the 3-D DCT coefficients, `log_power` [C,9,32,32], resampled to any size."""
 
-    def __init__(self, log_power: Tensor, device: str = "cpu") -> None:
+    def __init__(self, log_power: Tensor, device: torch.device | str = "cpu") -> None:
         self._log_power = log_power.double()
         self._device = device
         self._cache: dict[tuple[int, ...], Tensor] = {}

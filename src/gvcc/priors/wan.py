@@ -100,22 +100,24 @@ class WanPrior(Diffusion):
     @torch.inference_mode()
     def image_embeddings(self, pictures: list[Tensor | None]) -> Tensor:
         """CLIP's last hidden state but one of pictures uint8 [H,W,3], [n, tokens, width] in the
-        network's type; zeros for a picture that is not given. The encoder is on the device for this
-        call only."""
+        network's type; zeros for a picture that is not given. With `offload` the encoder is
+        on the device for this call only."""
         from PIL import Image
 
         dtype, out = parts.DTYPES[self.settings.dtype], []
-        encoder = self._image_encoder.to(self.device)
-        size = encoder.config.image_size // encoder.config.patch_size
-        for p in pictures:
-            if p is None:
-                out.append(torch.zeros(1, size * size + 1, encoder.config.hidden_size))
-                continue
-            pixels = self._preprocess(images=Image.fromarray(p.cpu().numpy()), return_tensors="pt")
-            hidden = encoder(pixels.pixel_values.to(self.device), output_hidden_states=True)
-            out.append(hidden.hidden_states[-2].cpu())
-        if not self.offload:
-            self._image_encoder.to("cpu")
+        with parts.enough_memory(self.model, self.device):
+            encoder = self._image_encoder.to(self.device)
+            size = encoder.config.image_size // encoder.config.patch_size
+            for p in pictures:
+                if p is None:
+                    out.append(torch.zeros(1, size * size + 1, encoder.config.hidden_size))
+                    continue
+                picture = Image.fromarray(p.cpu().numpy())
+                pixels = self._preprocess(images=picture, return_tensors="pt").pixel_values
+                hidden = encoder(pixels.to(self.device), output_hidden_states=True)
+                out.append(hidden.hidden_states[-2].cpu())
+        if self.offload:
+            encoder.to("cpu")
         return torch.cat(out).to(self.device, dtype)
 
     def channels(
@@ -160,7 +162,8 @@ class WanPrior(Diffusion):
             for name, net in self._networks.items():
                 if name != part:  # first: there may not be room for both
                     net.to("cpu")
-            self._networks[part].to(self.device)
+            with parts.enough_memory(self.model, self.device):
+                self._networks[part].to(self.device)
         return self._networks[part]
 
     def _told(self, t: float) -> Tensor:

@@ -47,9 +47,14 @@ class AutoencoderTask:
     """See the module."""
 
     def __init__(
-        self, model: Autoencoder, data: Dataset, recipe: AutoencoderRecipe, device: str
+        self,
+        model: Autoencoder,
+        data: Dataset,
+        recipe: AutoencoderRecipe,
+        device: torch.device | str,
     ) -> None:
-        self.model, self.data, self.recipe, self.device = model.to(device), data, recipe, device
+        self.model, self.data, self.recipe = model.to(device), data, recipe
+        self.device = torch.device(device)
 
     def loss(self, step: int) -> Tensor:
         """See the module. Random numbers come from (seed, step)."""
@@ -59,7 +64,7 @@ class AutoencoderTask:
         random = torch.Generator().manual_seed(r.seed * 2**32 + step)
         noisy = torch.rand(r.batch, generator=random) < 0.5
         level = torch.where(noisy, torch.rand(r.batch, generator=random) * r.noise, 0.0)
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=r.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
             z = self.model.encode(x)
             eps = torch.randn(z.shape, generator=random) * level[:, None, None, None, None]
             eps = eps.to(self.device)

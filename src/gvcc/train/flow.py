@@ -124,10 +124,11 @@ class FlowTask:
         pool: np.ndarray,
         held_out: Tensor,
         recipe: FlowRecipe,
-        device: str,
+        device: torch.device | str,
     ) -> None:
         self.model, self.gauss, self.pool = model.to(device), gauss, pool
-        self.held_out, self.recipe, self.device = held_out.to(device), recipe, device
+        self.held_out, self.recipe = held_out.to(device), recipe
+        self.device = torch.device(device)
         self._w = gauss.scale()[:, None, None, None]
 
     def _size(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -160,7 +161,7 @@ class FlowTask:
         random = torch.Generator().manual_seed(r.seed * 2**32 + step)
         eps = torch.randn(x0.shape, generator=random).to(self.device)
         at = t[:, None, None, None, None]
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=r.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
             h = denoise(self.model, self.gauss, (1 - at) * x0 + at * eps, t, x0, mask)
         with torch.no_grad():
             g = self.gauss.denoise((1 - at) * x0 + at * eps, 1 - at, at)

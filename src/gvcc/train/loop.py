@@ -207,11 +207,14 @@ class Run:
     def _resume(self) -> None:
         expected = f"{self.checkpoint}: expected a checkpoint of this model"
         try:
-            state: Mapping[str, Any] = torch.load(self.checkpoint, weights_only=True)
+            # To the CPU first: the run may have begun on another device than it goes on on.
+            state: Mapping[str, Any] = torch.load(
+                self.checkpoint, map_location="cpu", weights_only=True
+            )
             self.task.model.load_state_dict(state["model"])
             for o, s in zip(self.optimisers, state["optimisers"], strict=True):
                 o.load_state_dict(s)
-            self.average = dict(state["average"])
+            self.average = {k: v.to(self.average[k].device) for k, v in state["average"].items()}
             self.step, self.curve = state["step"], list(state["curve"])
             self._losses = list(state["losses"])
         except Exception as e:  # torch.load raises whatever the damage makes it raise

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from gvcc import devices
 from gvcc.errors import ConfigError
 from gvcc.files import write
 from gvcc.priors import autoencoder as autoencoders
@@ -42,15 +43,16 @@ def autoencoder(
 
     `recipe` is the name of one that ships ("cpu", "cpu-fine", "gpu") or a file; by default the one
     in `out`, or by device. `begin` is a weights file to begin with instead of the linear
-    autoencoder, of the recipe's shape. Raises ConfigError for a recipe, data or a checkpoint that
-    does not fit, TrainingError if it diverges.
+    autoencoder, of the recipe's shape. `device` is a name as of devices.pick. Raises ConfigError
+    for a recipe, data or a checkpoint that does not fit, TrainingError if it diverges.
     """
-    asked = prepare(out, "nano-autoencoder", recipe, device, AutoencoderRecipe)
+    at = devices.ready(devices.pick(device))
+    asked = prepare(out, "nano-autoencoder", recipe, at.type, AutoencoderRecipe)
     source = open_data(data, out, cache, asked, progress)
     model = start(asked)
     if begin is not None:
         model.load_state_dict(_state(begin, "autoencoder", model))
-    task = AutoencoderTask(model, source, asked, device)
+    task = AutoencoderTask(model, source, asked, at)
     model.load_state_dict(Run(task, asked, out).train(progress))
     path = out / "autoencoder.safetensors"
     write(path, nano.pack(*nano.parts(model)))
@@ -69,9 +71,10 @@ def flow(
 ) -> Path:
     """Train nano's denoiser on the latents of the `trained` autoencoder; returns
     out/nano.safetensors, which holds both. Otherwise as `autoencoder`."""
-    asked = prepare(out, "nano-flow", recipe, device, FlowRecipe)
+    at = devices.ready(devices.pick(device))
+    asked = prepare(out, "nano-flow", recipe, at.type, FlowRecipe)
     config, tensors = _keep(trained, out / "autoencoder.safetensors")
-    auto = nano.build_autoencoder(config, tensors, str(trained)).to(device).eval()
+    auto = nano.build_autoencoder(config, tensors, str(trained)).to(at).eval()
     source = open_data(data, out, cache, asked, progress)
     power_file = out / "power.pt"
     if not power_file.exists():
@@ -79,14 +82,14 @@ def flow(
         torch.save(fit_spectrum(auto, source, asked.seed, progress), fitted)
         write(power_file, fitted.getvalue())
     # Rounded as the weights file rounds it, so that training sees what the codec will.
-    power = torch.load(power_file, weights_only=True).half().float()
+    power = torch.load(power_file, map_location="cpu", weights_only=True).half().float()
     pool = encode_pool(auto, source, asked, out / "latents.npy", progress)
     torch.manual_seed(asked.seed)
     net = Transformer(transformer.Shape(auto.shape.channels, asked.width, asked.layers))
     if begin is not None:
         net.load_state_dict(_state(begin, "transformer", net))
-    gauss = StationaryGaussian(power, device)
-    task = FlowTask(net, gauss, pool, held_out_latents(auto, source), asked, device)
+    gauss = StationaryGaussian(power, at)
+    task = FlowTask(net, gauss, pool, held_out_latents(auto, source), asked, at)
     average = Run(task, asked, out).train(progress)
     net.load_state_dict(average)
     path = out / "nano.safetensors"
