@@ -216,7 +216,7 @@ def test_a_damaged_header_is_all_there_is_to_say(run: Run, coded: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "asked", ["--bpp 1.5", "--bpp 50", "--kbps 1e6", "--size 10000000", "-M 90"]
+    "asked", ["--bpp 1.5", "--bpp 50", "--kbps 1e6", "--size 10000000", "-M 9000"]
 )
 def test_what_no_prior_can_use_is_refused_at_once(
     run: Run, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str

@@ -70,7 +70,8 @@ def test_the_pixel_aspect_is_written(tmp_path, suffix, aspect, size):
 
 @pytest.mark.parametrize("aspect", [Fraction(0), Fraction(-1, 2), Fraction(1, 2**31)])
 def test_a_pixel_aspect_that_is_none_is_refused(tmp_path, aspect):
-    video = Video(smooth(1), Fraction(24), pixel_aspect=aspect)
+    video = Video(smooth(1), Fraction(24))
+    object.__setattr__(video, "pixel_aspect", aspect)  # as a clip of somebody's own may say
     for name in ("a.mp4", "a.y4m"):
         with pytest.raises(ConfigError, match="pixel aspect"):
             media.write(video, tmp_path / name)
@@ -191,7 +192,7 @@ def test_settings_out_of_range_are_refused(tmp_path):
         media.read(tmp_path / "a.mp4", frames=0)
     with pytest.raises(ConfigError, match="fps"):
         media.read(tmp_path / "a.mp4", fps=Fraction(0))
-    with pytest.raises(MediaError, match="nowhere.*No such file"):
+    with pytest.raises(ConfigError, match="the folder of .*nowhere.* does not exist"):
         media.write(video, tmp_path / "nowhere" / "a.mp4")
 
 
