@@ -78,7 +78,8 @@ def takes(muxer: str, audio: Audio) -> bool:
 
 def _gaps(audio: Audio) -> bool:
     """Whether a packet comes later than the one before it ends, by more than times are rounded."""
-    least = max(2, _JITTER / audio.time_base) if audio.time_base > 0 else 0
+    units = _JITTER / audio.time_base if audio.time_base > 0 else 0
+    least = max(Fraction(2), Fraction(units))
     pairs = zip(audio.packets, audio.packets[1:], strict=False)
     return any(after.pts - packet.pts - packet.duration > least for packet, after in pairs)
 
