@@ -164,6 +164,15 @@ def test_start_and_gaps_stay_where_they_are(tmp_path, suffix, codec, middle):
     assert np.array_equal(np.rint(again[:, 0] * 32768), whole)
 
 
+def test_rounded_lengths_are_no_gaps(tmp_path):
+    data = RAMP.astype("<i2").tobytes()
+    base = Fraction(1, 10**7)  # as in WTV
+    packets = (Packet(1000000 * n, 999583, data[1600 * n :][:1600]) for n in range(10))
+    clip = clip_with(Audio("pcm_s16le", 8000, "mono", base, b"", tuple(packets)))
+    for suffix in SUFFIXES:
+        assert media.write(clip, tmp_path / f"a{suffix}") == ()
+
+
 def test_what_comes_before_the_clip_is_cut(tmp_path):
     audio = pcm(RAMP)
     early = tuple(replace(p, pts=p.pts - 1000) for p in audio.packets)

@@ -210,27 +210,25 @@ def decoded(coder: Any, audio: Audio) -> Iterator[Any]:
     The decoder can be used again afterwards. Raises `MediaError` if there are far more samples than
     the packets' times can hold.
     """
-    first = last = Fraction(0)
-    for entry in audio.packets:
-        first = min(first, entry.pts * audio.time_base)
-        last = max(last, (entry.pts + entry.duration) * audio.time_base)
-    left = 2 * (last - first) + 60
+    first = min((entry.pts for entry in audio.packets), default=0)
+    last = max((entry.pts + entry.duration for entry in audio.packets), default=0)
+    left = float(2 * (last - first) * audio.time_base + 60)
     try:
-        for entry in audio.packets:
-            if not entry.data:  # to ffmpeg the end
-                continue
-            packet = av.Packet(entry.data)
-            packet.pts = packet.dts = entry.pts
-            packet.duration, packet.time_base = entry.duration, audio.time_base
+        for entry in (*audio.packets, None):
+            coded: Any = None  # to ffmpeg the end, as one without data would be
+            if entry is not None:
+                if not entry.data:
+                    continue
+                coded = av.Packet(entry.data)
+                coded.pts = coded.dts = entry.pts
+                coded.duration, coded.time_base = entry.duration, audio.time_base
             with suppress(av.FFmpegError):
-                for frame in coder.decode(packet):
+                for frame in coder.decode(coded):
                     if frame.sample_rate > 0 and frame.layout.nb_channels > 0:
-                        left -= Fraction(frame.samples, frame.sample_rate)
+                        left -= frame.samples / frame.sample_rate
                         yield frame
             if left < 0:
                 raise MediaError(f"{audio.codec} audio decodes to more than its packets last")
-        with suppress(av.FFmpegError):
-            yield from coder.decode(None)
     finally:
         coder.flush_buffers()
 

@@ -49,6 +49,8 @@ _TAGS = {
 # In the order of WAVEFORMATEXTENSIBLE.
 _POSITIONS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
 
+_JITTER = Fraction(1, 100)  # seconds; a gap is longer
+
 # MP4 has one name for all of them, and they have one decoder.
 _LAYERS = {"mp1", "mp2", "mp3"}
 
@@ -76,8 +78,10 @@ def takes(muxer: str, audio: Audio) -> bool:
 
 def _gaps(audio: Audio) -> bool:
     """Whether a packet comes later than the one before it ends, by more than times are rounded."""
+    units = _JITTER / audio.time_base if audio.time_base > 0 else 0
+    least = max(Fraction(2), Fraction(units))
     pairs = zip(audio.packets, audio.packets[1:], strict=False)
-    return any(after.pts - packet.pts - packet.duration > 2 for packet, after in pairs)
+    return any(after.pts - packet.pts - packet.duration > least for packet, after in pairs)
 
 
 def _same(audio: Audio, box: Any) -> bool:

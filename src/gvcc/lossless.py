@@ -66,7 +66,7 @@ def tracks(frames: Callable[[], Iterator[Any]]) -> Iterator[Track]:
     blocks = partial(_blocks, frames, first)
     kind = samples(first).dtype.str[1:].replace("u1", "i2")
     coder = _flac(head, "s16" if kind == "i2" else "s32")
-    if coder is not None and all(_fits(block, 24) for _, block in blocks()):
+    if coder is not None and (kind == "i2" or all(_fits(block, 24) for _, block in blocks())):
         yield Track(replace(head, extradata=coder.extradata), _flac_packets(coder, blocks()))
     if kind != "i8":
         yield Track(replace(head, codec=_PCM[kind]), _pcm_packets(blocks(), kind))
@@ -104,15 +104,18 @@ def _blocks(frames: Callable[[], Iterator[Any]], first: Any) -> Iterator[tuple[i
     Eight bits become 16.
     """
     rate, clock, silence = first.sample_rate, None, _MAX_SILENCE
+    base, unit = None, Fraction(0)
     for frame in _uniform(frames(), first):
         block = samples(frame)
         if block.dtype == np.uint8:
             block = (block.astype(np.int16) - 128) << 8
         due = clock if clock is not None else 0
         if frame.pts is not None:
-            due = round(frame.pts * frame.time_base * rate)
+            if frame.time_base != base:
+                base, unit = frame.time_base, frame.time_base * rate
+            due = round(frame.pts * unit)
             # Times are rounded, and some files give every packet a sample too many.
-            jitter = max(2 * frame.time_base * rate + 1, min(frame.samples, rate // 50) - 1)
+            jitter = max(int(2 * unit) + 1, min(frame.samples, rate // 50) - 1)
             if clock is not None and due - clock <= jitter:
                 due = clock
         clock = due if clock is None else clock
