@@ -10,6 +10,7 @@ import pytest
 from cli_runner import Run, frames
 
 from gvcc import media, parser
+from gvcc.eval import cells
 from gvcc.media import Video
 
 
@@ -90,3 +91,11 @@ def test_compare_tells_of_both_and_resamples_both(run: Run, cut: Path) -> None:
     done = run("compare", whole, whole, "--fps", "12.5", "--json")
     assert done.code == 0 and json.loads(done.out)["frames"] in (4, 5)
     assert done.err.count(f"note: {whole}: ") == 2
+
+
+def test_an_evaluation_keeps_what_there_is_to_say_of_its_clips(cut: Path) -> None:
+    for height in (None, 16):
+        source = cells.Source("cut", str(cut), height=height)
+        (made,) = cells.run(cells.Job("x264", source, (0.5,), ("psnr_rgb_db",)))
+        assert made.cell["status"] == "ok", made.cell
+        assert made.cell["notices"] == [{"kind": "broken", "text": "breaks off at 0.32 s"}]
