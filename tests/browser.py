@@ -139,7 +139,7 @@ class Page:
         assert "exceptionDetails" not in answer, f"{expression}: {answer['exceptionDetails']}"
         return answer["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 15) -> Any:
+    def wait(self, expression: str, seconds: float = 120) -> Any:
         """Wait until an expression is true; returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.js(expression)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 from cli_runner import clip, coded, large, run
@@ -9,6 +10,10 @@ from cli_runner import clip, coded, large, run
 from gvcc import schedules
 
 __all__ = ["clip", "coded", "large", "run"]
+
+# An example takes as long as the other work on the machine lets it.
+hypothesis.settings.register_profile("gvcc", deadline=None)
+hypothesis.settings.load_profile("gvcc")
 
 
 @pytest.fixture(scope="module")

@@ -282,3 +282,10 @@ def test_the_functions_say_what_they_were_given() -> None:
     for call in (gvcc.decode, gvcc.inspect):
         with pytest.raises(gvcc.ConfigError, match="a stream is bytes, not str"):
             call("a.gvcc")  # type: ignore[operator]
+
+
+def test_the_api_warns_of_a_broken_source(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.y4m").write_bytes(clip.read_bytes()[:-100])
+    with pytest.warns(gvcc.SourceWarning, match="cut.y4m: breaks off at 0.32 s"):
+        data = gvcc.encode(tmp_path / "cut.y4m", gvcc.EncodeConfig(prior="gauss", size=400))
+    assert gvcc.inspect(data).header.frames == 8

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-import time
+import sys
 from fractions import Fraction
 from functools import lru_cache
 
@@ -170,11 +170,15 @@ def test_sensitivities_of_another_number_of_channels_are_measured_anew(made):
 # -- gvcc priors ------------------------------------------------------------------------------
 
 
-def test_the_list_is_quick_and_says_what_to_do(run):
-    begin = time.monotonic()
-    done = run("priors")
-    assert (done.code, done.err) == (0, "") and time.monotonic() - begin < 5
-    text = done.out.decode()
+def test_the_list_loads_no_model_and_says_what_to_do():
+    code = (
+        "import sys; from gvcc import cli; sys.argv = ['gvcc', 'priors']\n"
+        "try: cli.main()\n"
+        "finally: assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = done.stdout
     for name, model in MODELS.items():
         assert f"\n{name}: gvcc priors prepare {name}\n" in text
         assert re.search(rf"^ *{re.escape(name)} +{model.modes[0]} +", text, re.M)
@@ -279,7 +283,7 @@ def test_round_trip_in_other_processes(run, prepared, small, tmp_path):
     given = ["--prompt", "a fox é", "--guidance", "2.50", "--set", "dtype=fp32", "--set",
              "negative=water", "--prior", T2V, "--verify"]  # fmt: skip
     told = [
-        subprocess.run([*GVCC, *map(str, args)], capture_output=True, text=True, timeout=200)
+        subprocess.run([*GVCC, *map(str, args)], capture_output=True, text=True)
         for args in (["encode", small, "-o", coded, *given, *SMALL], ["decode", coded, "-o", clip])
     ]
     assert [(t.returncode, t.stdout) for t in told] == [(0, "")] * 2

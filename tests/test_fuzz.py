@@ -32,7 +32,8 @@ from gvcc.gop import Gop
 
 SECONDS = float(os.environ.get("GVCC_FUZZ_SECONDS", "30"))
 LIMITS = Limits(side=64, gop_pixels=13 * 48 * 48, total_pixels=20 * 48 * 64)
-TIME, MEMORY = 20.0, 128 * 2**20  # seconds an example, bytes above what the vectors need
+TIME = 40.0  # seconds an example, of all threads together: others may keep the cores busy
+MEMORY = 128 * 2**20  # bytes above what the vectors need
 WORK = 2**28  # values of gaussian atoms a latent frame; more is slow by nature
 STEPS = 40  # of nano; likewise
 PRIORS = {name: load() for name, load in make_vectors.LOADERS.items()}
@@ -110,14 +111,14 @@ def peak() -> int:
 
 def guarded(data: bytes, memory: int, seconds: float = TIME) -> str:
     """`decode`, and AssertionError for any other error, or beyond the time or memory allowed."""
-    before, start = peak(), time.perf_counter()
+    before, start = peak(), time.process_time()
     try:
         outcome = decode(data)
     except BaseException as e:  # noqa: B036  constriction's PanicException is no Exception
         if isinstance(e, KeyboardInterrupt):
             raise
         raise AssertionError(f"{type(e).__name__}: {e}, for {data.hex()}") from e
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     assert took <= seconds, f"{took:.1f} s for {data.hex()}"
     assert peak() <= max(memory, before), f"{peak() - memory} bytes too many for {data.hex()}"
     return outcome
@@ -311,10 +312,10 @@ def test_fuzz(memory: int) -> None:
 
 def test_announced_frames_take_no_memory(memory: int) -> None:
     header = dataclasses.replace(STREAMS[0].header, width=16, height=16, frames=2**24, gop=1)
-    data, start = bitstream.write_header(header), time.perf_counter()
+    data, start = bitstream.write_header(header), time.process_time()
     with pytest.raises(Truncated):
         codec.decode(data, PRIORS["tiny"])
-    assert time.perf_counter() - start < 5 and peak() < memory
+    assert time.process_time() - start < 5 and peak() < memory
 
 
 @pytest.mark.parametrize("count", [4097, 2**15, 2**20])
@@ -324,10 +325,10 @@ def test_announced_atoms_take_no_time(count: int) -> None:
     for room in (0, 4 * 2**16):
         symbols = faulty_vectors.sink(("rice", 2 * count, 0)) + b"\0" * room
         data = whole_files.write(Stream(header, (empty(1, 1, symbols),)))
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(Corrupt):
             codec.decode(data, PRIORS["tiny"])
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("c", [1, 20, 56, 63])
@@ -337,10 +338,10 @@ def test_announced_chunks_take_no_memory(memory: int, c: int) -> None:
     coder = rcc.Rcc(1, 2**16)
     for n in (0, 2**20 - (c > 4), 2**20, 2**26, 2**26 + 1, 2**31 - 1):
         reader = entropy.Reader(faulty_vectors.sink(*faulty_trajectories.chunk_head(n, c)))
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(Corrupt, match="announced|chunks of 67108864 values"):
             coder.read(2**26, rcc.Law(), reader)
-        assert time.perf_counter() - start < 1 and peak() < memory
+        assert time.process_time() - start < 1 and peak() < memory
 
 
 def test_announced_packets_take_no_memory() -> None:
@@ -369,9 +370,9 @@ def test_the_guard_fails(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
             with pytest.raises(AssertionError, match=type(error).__name__):
                 guarded(VECTORS[0], memory)
     with monkeypatch.context() as m:
-        m.setattr(codec, "decode", lambda *_, **__: time.sleep(0.05))
+        m.setattr(codec, "decode", lambda *_, **__: sum(range(10**6)))
         with pytest.raises(AssertionError, match=r"s for"):
-            guarded(VECTORS[0], memory, 0.01)
+            guarded(VECTORS[0], memory, 0.001)
         # More than the process ever held: a smaller array may fit below an earlier test's peak.
         m.setattr(codec, "decode", lambda *_, **__: np.ones(peak() // 8 + 2**25).sum())
         with pytest.raises(AssertionError, match="bytes too many"):

@@ -112,16 +112,14 @@ def test_bytes_layer_knows_no_torch(name):
     assert not [n for n in names if n.split(".")[0] in ("torch", "av", "safetensors")]
 
 
-def test_import_is_cheap_and_without_torch():
+def test_import_is_cheap():
+    """Nothing beside the standard library is loaded, and of the package its errors alone."""
     code = (
-        "import time; t = time.perf_counter(); import gvcc; t = time.perf_counter() - t\n"
-        "import sys; assert 'torch' not in sys.modules and 'av' not in sys.modules; print(t)"
+        "import sys; before = set(sys.modules); import gvcc; new = set(sys.modules) - before\n"
+        "print(*(m for m in new if m.split('.')[0] not in sys.stdlib_module_names))"
     )
-    times = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(times) < 0.3
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert set(done.stdout.split()) == {"gvcc", "gvcc.errors"}
 
 
 # Calls that write a file bit by bit, under its own name.

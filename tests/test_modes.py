@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from test_roundtrip import clip, psnr
 
 import gvcc
@@ -137,15 +136,13 @@ def test_known_latent_frames_take_no_atoms(
     chosen: dict[tuple[int, int], int] = {}
     for kind in (codebook.Hadamard, codebook.Gaussian):
 
-        def choose(
-            self: Any, target: torch.Tensor, m: int, where: codebook.Where, kind: Any = kind,
-            real: Any = kind.choose,
-        ) -> codebook.Symbols:  # fmt: skip
-            at = where.gop, where.frame
-            chosen[at] = chosen.get(at, 0) + m
-            return real(self, target, m, where)
+        def choose_all(self: Any, asked: Any, real: Any = kind.choose_all) -> Any:
+            for _, m, where in asked:
+                at = where.gop, where.frame
+                chosen[at] = chosen.get(at, 0) + m
+            return real(self, asked)
 
-        monkeypatch.setattr(kind, "choose", choose)
+        monkeypatch.setattr(kind, "choose_all", choose_all)
     encoded = codec.encode(clip(20, 17, 33), config(case, 1200, coder=coder), prior())
     stream = parser.parse(encoded.data)
     session = Session(stream.header, prior())
@@ -154,9 +151,8 @@ def test_known_latent_frames_take_no_atoms(
         known = {"none": 0, "previous": (record.gop.context - 1) // 4 + 1}
         free = list(range(known.get(record.gop.first, 1), frames - record.gop.last))
         assert sorted(f for g, f in chosen if g == i) == free
-        coder = session.coder()
         shape = session.shape(record.gop)
-        read = trajectory.Read(coder, stream.header, i, record, shape, free)
+        read = trajectory.Read(session.coder(), stream.header, i, record, shape, free)
         counts = dict.fromkeys(free, 0)
         for step in range(record.stop):
             for f, symbols in read.symbols(step).items():
@@ -203,6 +199,7 @@ def test_the_residual_takes_the_last_picture_nearer() -> None:
     video, encoded = made("i2v", 13, 2400, 5)
     stream = parser.parse(encoded.data)
     session = Session(stream.header, prior())
+    assert [bool(r.residual) for r in stream.gops] == [True, True, False]
     for i, record in enumerate(stream.gops):
         state, errors = session.state, []
         for given in (replace(record, residual=b""), record):

@@ -73,6 +73,7 @@ def test_blended_pictures_are_those_of_blended_latents() -> None:
     """By hand from the latents of each GOP alone; then the pictures are cross-faded too."""
     encoded = made("blend")
     stream = parser.parse(encoded.data)
+    assert len(stream.gops) > 1
     session = Session(stream.header, prior())
     latents = [decode_record(session, i, r, lambda *_: None) for i, r in enumerate(stream.gops)]
     for a, b in zip(latents, latents[1:], strict=False):  # one latent frame in common
@@ -110,6 +111,7 @@ def test_alignments_differ_in_what_they_code() -> None:
 def test_pinned_latents_are_those_of_the_decoded_pictures() -> None:
     encoded = made("pin")
     stream = parser.parse(encoded.data)
+    assert len(stream.gops) > 1
     session = Session(stream.header, prior())
     for i, record in enumerate(stream.gops):
         latent = decode_record(session, i, record, lambda *_: None)

@@ -72,15 +72,17 @@ CHILD = """
 import resource, sys, time
 from gvcc import codec
 data = open(sys.argv[1], "rb").read()
-begin = time.monotonic()
+begin = time.process_time()
 shape = codec.decode(data).frames.shape
-print(shape, time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(shape, time.process_time() - begin, most / 2**20)
 """
 
 
 @pytest.mark.slow
 def test_decoding_a_gop_of_33_frames_is_quick_and_small(tmp_path):
-    """Under 60 s and 3 GB for 256x256 at the default number of steps (bench/nano_speed.py)."""
+    """Under 60 s of two cores and 3 GB for 256x256 at the default number of steps
+    (bench/nano_speed.py)."""
     video = Video(clips.demo_clip(33, 256, 256), Fraction(24))
     file = tmp_path / "a.gvcc"
     file.write_bytes(codec.encode(video, gvcc.EncodeConfig(bpp=0.005)).data)
@@ -88,4 +90,4 @@ def test_decoding_a_gop_of_33_frames_is_quick_and_small(tmp_path):
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     shape, rest = out.split(") ")
     seconds, gigabytes = map(float, rest.split())
-    assert shape == "(33, 256, 256, 3" and seconds < 60 and gigabytes < 3
+    assert shape == "(33, 256, 256, 3" and seconds < 2 * 60 and gigabytes < 3

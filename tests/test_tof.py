@@ -3,6 +3,7 @@
 import sys
 import tracemalloc
 
+import by_definition
 import cv2
 import numpy as np
 import pytest
@@ -72,17 +73,7 @@ def test_is_symmetric():
 def test_agrees_with_the_definition():
     """Every flow anew, grey by its formula, the mean by numpy alone."""
     ref, out = noise((4, 33, 47, 3), 1), noise((4, 33, 47, 3), 2)
-
-    def flow(clip, t):
-        # 0.299 R + 0.587 G + 0.114 B with the weights in 15 bits, as OpenCV has them: equal for all
-        # 2^24 colours, where floating point differs in some by one level.
-        grey = ((clip @ np.array([9798, 19235, 3735]) + (1 << 14)) >> 15).astype(np.uint8)
-        return cv2.calcOpticalFlowFarneback(grey[t], grey[t + 1], None, 0.5, 3, 15, 3, 5, 1.2, 0)
-
-    flows = [np.stack([flow(c, t) for t in range(3)]).astype(np.float64) for c in (ref, out)]
-    assert flows[0].shape == (3, 33, 47, 2)
-    lengths = np.linalg.norm(flows[0] - flows[1], axis=-1)
-    assert metrics.tof(ref, out) == pytest.approx(lengths.mean(), rel=1e-6)
+    assert metrics.tof(ref, out) == pytest.approx(by_definition.tof(ref, out), rel=1e-6)
 
 
 def test_computes_each_flow_once(monkeypatch):

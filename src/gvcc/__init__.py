@@ -9,6 +9,7 @@ Importing the package is cheap: torch and PyAV load on first use.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from gvcc.errors import (
@@ -18,6 +19,7 @@ from gvcc.errors import (
     GvccError,
     MediaError,
     PriorMismatch,
+    SourceWarning,
     TargetUnreachable,
     TooLarge,
     Truncated,
@@ -44,7 +46,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError", "Corrupt", "EncodeConfig", "Event", "FormatError", "GvccError", "Header",
-    "Limits", "MediaError", "PriorMismatch", "Stream", "TargetUnreachable", "TooLarge",
+    "Limits", "MediaError", "PriorMismatch", "SourceWarning", "Stream", "TargetUnreachable",
+    "TooLarge",
     "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
 ]  # fmt: skip
 _LAZY = {
@@ -73,13 +76,17 @@ def encode(
     """Encode a clip, given as a `Video` or as the path of a video file, to a self-contained file.
 
     `progress` receives an `Event` after every network call. Raises MediaError if the file cannot
-    be read, ConfigError for settings out of range, TargetUnreachable for a target too small.
+    be read, ConfigError for settings out of range, TargetUnreachable for a target too small. Warns
+    (SourceWarning) of what a file has lost, or holds and is not carried.
     """
     from gvcc import codec, media
     from gvcc.rate import EncodeConfig
 
     if isinstance(video, str | os.PathLike):
         clip: Clip = media.open_clip(video)
+        for notice in clip.notices:
+            if notice.kind != "note":
+                warnings.warn(f"{os.fspath(video)}: {notice.text}", SourceWarning, stacklevel=2)
     elif isinstance(video, media.Video):
         clip = video
     else:

@@ -57,6 +57,10 @@ class MediaError(GvccError, ValueError):
     """A video file cannot be read or written."""
 
 
+class SourceWarning(UserWarning):
+    """A source is damaged, or holds something that is not carried."""
+
+
 class TrainingError(GvccError, ArithmeticError):
     """A training run has left the finite numbers."""
 
