@@ -60,6 +60,25 @@ def test_encode_into_a_pipe(run: Run, clip: Path, tmp_path: Path) -> None:
     assert done.code == 2 and "no regular file" in done.err
 
 
+@pytest.mark.parametrize("more", ["--verify", "--preset paper -M 4 -K 64"])
+def test_what_went_into_a_pipe_is_not_read_from_it(
+    run: Run, clip: Path, tmp_path: Path, more: str
+) -> None:
+    reader, got = from_pipe(tmp_path / "pipe")
+    args = ("--prior", "gauss", *more.split(), *(("--size", "400") if "verify" in more else ()))
+    done = run("encode", clip, "-o", tmp_path / "pipe", *args, "--json")
+    reader.join()
+    assert done.code == 0 and json.loads(done.out)["bytes"] == len(got[0])
+    assert json.loads(done.out).get("verified") or "published_bits" in json.loads(done.out)
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_json_and_a_stream_both_want_stdout(run: Run, clip: Path, coded: Path, output: str) -> None:
+    for args in (("encode", clip), ("decode", coded)):
+        done = run(*args, "-o", output, "--json")
+        assert done.code == 2 and "--json" in done.err and done.out == b""
+
+
 @pytest.mark.parametrize("name", ["play.y4m", "play", "play.mkv", "play.mp4", "play.mov"])
 def test_decode_into_a_pipe(run: Run, coded: Path, tmp_path: Path, name: str) -> None:
     reader, got = from_pipe(tmp_path / name)

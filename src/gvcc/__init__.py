@@ -47,8 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError", "Corrupt", "EncodeConfig", "Event", "FormatError", "GvccError", "Header",
     "Limits", "MediaError", "PriorMismatch", "SourceWarning", "Stream", "TargetUnreachable",
-    "TooLarge",
-    "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
+    "TooLarge", "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
 ]  # fmt: skip
 _LAZY = {
     "EncodeConfig": "gvcc.rate",

@@ -21,7 +21,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, cast
 import typer
 from rich.text import Text
 
-from gvcc import cli_encode, cli_eval, cli_priors, cli_train, devices
+from gvcc import cli_encode, cli_eval, cli_priors, cli_train, devices, files
 from gvcc.errors import ConfigError, GvccError, TargetUnreachable, unknown
 from gvcc.terminal import (
     Device,
@@ -115,8 +115,8 @@ def decode(
     if kind not in (*media_out.KINDS, "/"):
         raise unknown("suffix", kind, media_out.KINDS)
     check_output(output, source, overwrite, kind == "/")
-    if as_json and output == "-":
-        raise ConfigError("--json and -o - both want stdout")
+    if as_json and files.target(output).is_stdout:
+        raise ConfigError(f"--json and -o {output} both want stdout")
     if follow and (start or end):
         raise ConfigError("--follow does not go with --start and --end")
     devices.pick(device, gpu=False)  # before the wait for a stream

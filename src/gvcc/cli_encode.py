@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gvcc import priors
+from gvcc import files, priors
 from gvcc.errors import ConfigError, GvccError, MediaError
 from gvcc.terminal import (
     Device,
@@ -131,8 +131,11 @@ def encode(
     from gvcc.rate import EncodeConfig
 
     check_output(output, source, overwrite)
-    if output == "-" and (as_json or resume):
-        raise ConfigError(f"--{'json' if as_json else 'resume'} does not go with -o -")
+    place = files.target(output)
+    if place.straight and resume:
+        raise ConfigError(f"--resume does not go with -o {output}, which is no regular file")
+    if place.is_stdout and as_json:
+        raise ConfigError(f"--json does not go with -o {output}")
     rate = None if fps is None else media_time.parse(fps)
     device = priors.pick_device(device, prior)
     settings = _settings(prompt, guidance, setting or [])
@@ -166,7 +169,7 @@ def encode(
             file.write(part.data, part.proof)
             file.worth |= part.pictures is not None
             total += len(part.data)
-            kept += part.data if verify and output == "-" else b""
+            kept += part.data if place.straight and (verify or preset == "paper") else b""
             if part.pictures is not None:
                 q = part.quality
                 qualities.append(q if q is None or quality is None else goal(quality).shown(q))
@@ -176,8 +179,8 @@ def encode(
     report |= _figures(total, clip)
     report["notices"] = [asdict(notice) for notice in clip.notices]
     report["seconds"] = round(time.monotonic() - begin, 2)
-    if preset == "paper" and output != "-":
-        with open_stream(output) as coded:
+    if preset == "paper":
+        with BytesIO(kept) if place.straight else open_stream(output) as coded:
             counts = [describe.published_bits(s.header, r) or 0
                       for s in [parser.parse(coded.read())] for r in s.gops]  # fmt: skip
         report["published_bits"] = counts
@@ -192,7 +195,7 @@ def encode(
     if verify:
         try:
             found = hashlib.sha256()
-            with BytesIO(kept) if output == "-" else open_stream(output) as coded:
+            with BytesIO(kept) if place.straight else open_stream(output) as coded:
                 with codec_bar("verify") as bar:
                     for picture in codec.Decoder(coded, model, progress=bar).pictures():
                         found.update(picture.tobytes())

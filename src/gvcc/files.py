@@ -41,6 +41,10 @@ class Target(NamedTuple):
     straight: bool
     descriptor: int | None = None
 
+    @property
+    def is_stdout(self) -> bool:
+        return self.straight and (str(self.path) == "-" or self.descriptor == 1)
+
 
 def target(name: str | os.PathLike[str]) -> Target:
     """Where writing to `name` would go. GvccError for what must not be written to."""
