@@ -22,11 +22,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _disable_current_modes,
-    return_and_correct_aliasing,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvcc import rng
 
@@ -173,11 +169,16 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = func(*inside, **more)
     if at.type != "cuda":
         return out
-    if not _aliased(func):
-        return _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
+    if func._schema.is_mutable:
+        return args[0] if isinstance(out, Tensor) else out
+    if not _view(func):
+        return _placed(out, at)
     with torch.inference_mode(args[0].is_inference()):  # a view is what its base is
-        made = _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
-    return return_and_correct_aliasing(func, args, kwargs, made)
+        return _placed(out, at)
+
+
+def _placed(out: Any, at: torch.device) -> Any:
+    return _mapped(lambda t: OnGpu(t, at) if isinstance(t, Tensor) else t, out)
 
 
 @cache
@@ -186,16 +187,15 @@ def _composite(func: Any) -> bool:
 
 
 @cache
-def _aliased(func: Any) -> bool:
-    """Whether a result may share memory with what went in."""
-    return any(a.alias_info for a in (*func._schema.arguments, *func._schema.returns))
+def _view(func: Any) -> bool:
+    return any(a.alias_info for a in func._schema.arguments)
 
 
 def _inner(given: Any) -> Any:
     return given.inner if isinstance(given, OnGpu) else given
 
 
-_to, _philox = Tensor.to, rng.philox
+_to, _signs = Tensor.to, rng.signs
 
 
 def _moved(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -207,14 +207,14 @@ def _moved(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return _to(x, *args, **kwargs)
 
 
-def _one_kernel(c0: Any, c1: Any, c2: Any, c3: Any, key: rng.Key) -> tuple[Any, Any, Any, Any]:
-    """rng.philox, and on a pretended device in one go: its 200 operations are most of a search's.
-    (tests/test_rng.py and test_the_generator_on_a_gpu take them one by one.)"""
-    given = c0, c1, c2, c3
-    if not all(isinstance(c, OnGpu) and c.device == c0.device for c in given):
-        return _philox(*given, key)
-    with _disable_current_modes():
-        return tuple(OnGpu(w, c0.device) for w in _philox(*(c.inner for c in given), key))
+def _one_kernel(key: rng.Key, start: int, count: int, like: Any = None) -> Any:
+    """rng.signs, on a pretended device in one go: its 200 operations are most of a search's. (They
+    are done one by one in test_the_generator_on_a_gpu.)"""
+    found = _signs(key, start, count)
+    if not isinstance(like, OnGpu):
+        return found if like is None else torch.from_numpy(found).long()
+    assert like.dtype == torch.int64
+    return OnGpu(torch.from_numpy(found).long(), like.device)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def gpus() -> Iterator[None]:
             mock.patch.object(torch.cuda, "device_count", lambda: COUNT),
             mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
             mock.patch.object(Tensor, "to", _moved),
-            mock.patch.object(rng, "philox", _one_kernel),
+            mock.patch.object(rng, "signs", _one_kernel),
             _Everything(),
         ):
             yield

@@ -21,7 +21,7 @@ from pretend_gpu import gpus
 from torch import nn
 
 import gvcc
-from gvcc import codec, media, priors
+from gvcc import codec, media, priors, rng
 from gvcc.eval import cells, sweep, table6
 from gvcc.priors import diffusion, gauss, nano, store
 from gvcc.rate import EncodeConfig
@@ -73,15 +73,27 @@ def test_a_pretended_gpu_does_what_cuda_does() -> None:
         assert slope.device == x.device and torch.equal(slope, 2 * x)
 
 
+def test_the_generator_on_a_gpu() -> None:
+    signs = rng.signs
+    with gpus():
+        like = torch.empty(0, dtype=torch.int64, device=AT)
+        for start, count in ((0, 1), (33, 70), (2**37 + 5, 100)):
+            assert rng.signs is not signs  # as one kernel, for speed
+            for found in (signs(rng.Key(1, 2), start, count, like),
+                          rng.signs(rng.Key(1, 2), start, count, like)):  # fmt: skip
+                assert str(found.device) == AT and found.dtype == torch.int64
+                assert found.tolist() == signs(rng.Key(1, 2), start, count).tolist()
+
+
 # -- everything the codec does ----------------------------------------------------------------
 
 WAYS: dict[str, dict[str, Any]] = {
-    "default": {"steps": 8}, "M": {"atoms": 9, "steps": 8}, "stop": {"stop": 2},
-    "i2v": {"mode": "i2v", "steps": 8, "bpp": 2.0}, "flf2v": {"mode": "flf2v", "steps": 8},
-    "auto": {"mode": "auto", "steps": 7, "bpp": 1.5}, "reuse": {"reuse": 2, "steps": 8},
-    "fade": {"mode": "overlap", "alignment": "fade", "steps": 8},
-    "blend": {"mode": "overlap", "alignment": "blend", "steps": 8},
-    "pin": {"mode": "overlap", "alignment": "pin", "steps": 8},
+    "default": {"steps": 6}, "M": {"atoms": 9, "steps": 6}, "stop": {"stop": 2},
+    "i2v": {"mode": "i2v", "steps": 6, "bpp": 1.5}, "flf2v": {"mode": "flf2v", "steps": 6},
+    "auto": {"mode": "auto", "steps": 6, "bpp": 1.2}, "reuse": {"reuse": 2, "steps": 7},
+    "fade": {"mode": "overlap", "alignment": "fade", "steps": 6},
+    "blend": {"mode": "overlap", "alignment": "blend", "steps": 6},
+    "pin": {"mode": "overlap", "alignment": "pin", "steps": 6},
     "paper": {"preset": "paper", "codebook": 32, "atoms": 3, "steps": 6},
     "free-gvc": {"preset": "free-gvc"}, "quality": {"quality": "psnr:20"},
     "rcc": {"coder": "rcc", "codebook": 64},
@@ -97,9 +109,9 @@ def video(frames: int = 9) -> Video:
 def test_a_prior_takes_the_codec_to_its_device(way: str) -> None:
     """No device is named but to the prior. The file and its pictures are the CPU's, bit for bit."""
     how = WAYS[way]
-    target = {} if {"bpp", "atoms", "stop", "quality"} & how.keys() else {"bpp": 0.7}
+    target = {} if {"bpp", "atoms", "stop", "quality"} & how.keys() else {"bpp": 0.6}
     overlaps = "alignment" in how  # by a latent frame
-    clip = video(18 if overlaps else 9)
+    clip = video(14 if overlaps else 6)
     config = EncodeConfig(prior="tiny", gop=13 if overlaps else 5, **target, **how)
     here = codec.encode(clip, config, tiny_prior.load())
     assert len(gvcc.inspect(here.data).gops) > 1
@@ -113,10 +125,10 @@ def test_a_prior_takes_the_codec_to_its_device(way: str) -> None:
 
 @pytest.mark.parametrize("load", [gauss.load, nano.load], ids=["gauss", "nano"])
 def test_the_shipped_priors_on_a_gpu(load: Any) -> None:
-    config = EncodeConfig(prior="x", mode="i2v", gop=5, steps=6, bpp=2.0)
+    config = EncodeConfig(prior="x", mode="i2v", gop=5, steps=6, atoms=9)
     with gpus():
         prior = load(AT)
-        made = codec.encode(video(), config, prior)
+        made = codec.encode(video(5), config, prior)
         assert np.array_equal(codec.decode(made.data, prior).frames, made.frames)
     shown = codec.decode(made.data, load()).frames  # nano's attention is another on the CPU
     assert np.abs(shown.astype(int) - made.frames).max() <= 2
@@ -143,8 +155,7 @@ def test_evaluations_follow_the_prior(
             row = table6.Row(3, 32, 0.0, 0.0)
             one = table6.cell(video(5).frames, row, prior, "tiny")
             (cell,) = cells.run(dataclasses.replace(job, device=at))
-            base = sweep.Base(2, 16, 5)
-            rows = sweep.run([source], ["T"], prior, tmp_path / at, base)
+            rows = sweep.run([source], ["M"], prior, tmp_path / at, sweep.Base(2, 4, 5))
         assert cell.cell["status"] == "ok", cell.cell
         found[at] = one, cell.stream, cell.cell["metrics"], rows
     assert found[AT] == found["cpu"]
@@ -156,7 +167,7 @@ def test_the_commands_on_a_gpu(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(priors._TABLE, "tiny", lambda at, path: tiny_prior.load(device=at))
     clip, out = tmp_path / "clip.y4m", {}
     media.write(video(5), clip)
-    for at in ("cpu", "cuda", AT):
+    for at in ("cpu", AT):
         with gpus():
             file, shown = tmp_path / f"{at}.gvcc", tmp_path / f"{at}.y4m"
             done = run("encode", clip, "-o", file, "--prior", "gauss", "--bpp", "1", "--steps", "6",
@@ -164,7 +175,7 @@ def test_the_commands_on_a_gpu(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
             assert done.code == 0 and json.loads(done.out)["verified"], done.err
             assert run("decode", file, "-o", shown, "--device", at).code == 0
         out[at] = file.read_bytes(), shown.read_bytes()
-    assert out["cpu"] == out["cuda"] == out[AT]
+    assert out["cpu"] == out[AT]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +203,7 @@ def outputs(prior: Any) -> list[torch.Tensor]:
     made = [latent, prior.render(latent), prior.decode(latent).float(), prior.spec.metric(x, 1.0)]
     for first, last in ((None, None), (clip[:1], None), (clip[:1], clip[-1])):
         condition = prior.condition(first, last, x.shape[1])
-        made += [condition.denoise(x, t) for t in (0.95, 0.5)]
+        made += [condition.denoise(x, t) for t in ((0.5,) if first is not None else (0.95, 0.5))]
         made += condition.known.values()
     return made
 
