@@ -35,7 +35,7 @@ PUBLISHED: dict[str, dict[float, float | None]] = {
 }
 _FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
 NAMES = (*PUBLISHED, "rd")
-MOST_ON_CPU = 2**14  # K: its atoms are drawn one at a time, minutes an encode beyond
+MOST_ON_CPU = 2**14  # K: minutes an encode beyond
 
 
 @dataclass(frozen=True)
