@@ -31,7 +31,7 @@ from gvcc.errors import Corrupt, FormatError, GvccError, PriorMismatch, Truncate
 from gvcc.gop import Gop
 
 SECONDS = float(os.environ.get("GVCC_FUZZ_SECONDS", "30"))
-LIMITS = Limits(side=64, gop_pixels=13 * 48 * 48, total_pixels=20 * 48 * 64)
+LIMITS = Limits(side=64, gop_pixels=13 * 48 * 48, held_pixels=20 * 48 * 64)
 TIME = 40.0  # seconds an example, of all threads together: others may keep the cores busy
 MEMORY = 128 * 2**20  # bytes above what the vectors need
 WORK = 2**28  # values of gaussian atoms a latent frame; more is slow by nature

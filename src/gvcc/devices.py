@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gvcc import rng
 from gvcc.errors import ConfigError, GvccError
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def _tested(at: torch.device) -> None:
     """The random generator's own test, once for each GPU: a wrong word there is a file that no
     other machine can decode."""
     import torch
+
+    from gvcc import rng
 
     try:
         rng.self_test(torch.empty(0, dtype=torch.int64, device=at))
