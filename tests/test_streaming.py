@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_prior
 from test_modes import config, made, prior, quick_stills
 from test_roundtrip import clip
 
@@ -290,6 +291,15 @@ def test_the_beginning_of_another_encoding_is_refused(other: str) -> None:
     began = codec.encode_parts(video, asked, prior(), begun=codec.Begun(data, proofs))
     with pytest.raises(gvcc.ConfigError, match=f"the unfinished file is of {says}"):
         next(began)
+
+
+def test_the_beginning_of_an_encoding_with_other_weights_is_refused() -> None:
+    parts = list(codec.encode_parts(clip(FRAMES, 17, 33), FREE, prior()))
+    begun = codec.Begun(b"".join(p.data for p in parts), [p.proof for p in parts if p.proof])
+    other = tiny_prior.load()  # of the same name
+    other.spec = replace(other.spec, digest=b"retrained"[:8])
+    with pytest.raises(gvcc.ConfigError, match="other settings: weights .*, now 7265747261696e65"):
+        next(codec.encode_parts(clip(FRAMES, 17, 33), FREE, other, begun=begun))
 
 
 @pytest.mark.parametrize("proofs", [[], ["{}"], ["no JSON", ""], ['["a"]']])

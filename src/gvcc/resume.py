@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gvcc.bitstream import Header
 from gvcc.errors import ConfigError, FormatError
 from gvcc.gop import Pictures
@@ -53,7 +55,7 @@ def of_header(header: Header, config: EncodeConfig, clip: Clip) -> str:
 
 def of_pictures(pictures: Pictures) -> str:
     """The proof of a GOP: a digest of the clip's pictures that it codes, uint8 [n,H,W,3]."""
-    return hashlib.sha256(pictures.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pictures).data).hexdigest()
 
 
 def whole(
