@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import whole_files
 from cli_runner import Run, frames
 
 import gvcc
@@ -98,7 +99,7 @@ def test_sound_that_cannot_be_written(run: Run, sounding: Path, tmp_path: Path) 
     assert stream.audio is not None
     strange = Audio("nonsense", 8000, "mono", Fraction(1, 8000), b"", stream.audio.packets)
     file, back = tmp_path / "a.gvcc", tmp_path / "a.mp4"
-    file.write_bytes(gvcc.bitstream.write(type(stream)(stream.header, stream.gops, strange)))
+    file.write_bytes(whole_files.write(type(stream)(stream.header, stream.gops, strange)))
     done = run("decode", file, "-o", back)
     assert done.code == 1 and "write .mkv or leave it out (--no-audio)" in done.err
     assert not back.exists()

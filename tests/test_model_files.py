@@ -266,7 +266,13 @@ def test_published_shift_and_atoms(load, name):
     for height in (480, 482, 720, 722, 1080):
         config = EncodeConfig(preset="paper", prior=name).fitted(prior.spec, height)
         clip = SimpleNamespace(
-            width=64, height=height, count=33, fps=Fraction(25), colour=Colour(), audio=None
+            width=64,
+            height=height,
+            count=33,
+            fps=Fraction(25),
+            colour=Colour(),
+            audio=None,
+            pixel_aspect=Fraction(1),
         )
         p = config.parameters()
         found.append((encoder._header(clip, config, prior).shift, p["atoms"]))

@@ -36,7 +36,7 @@ RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
 OVERLAP = 5  # frames, in mode overlap
 # More than this is not seen (bench/usable.py), and takes for ever:
 USABLE_BITS, STILL_MOST = 8, 4  # for a value of the latent, for a pixel of a still
-SLACK = 1024  # bytes of a GOP that are not worth a refusal
+SLACK = 2**14  # bytes of a file that are not worth a refusal
 PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(
@@ -292,9 +292,9 @@ class Pacer:
         size = self.header.height, self.header.width
         frames, pixels = sum(self.free), math.prod(size)
         values = self.spec.channels * math.prod(self.spec.latent_sides(*size)) * frames
-        most = USABLE_BITS * values / 8 + SLACK * len(self.gops)
+        most = USABLE_BITS * values / 8
         stills = STILL_MOST * pixels / 8 * sum(g.stills for g in self.gops)
-        top = smallest + (most + stills) / (1 - self.residual)
+        top = smallest + SLACK + (most + stills) / (1 - self.residual)
         if target is not None and target > top:
             per = 8 / (self.header.frames * pixels)
             raise ConfigError(
@@ -303,10 +303,10 @@ class Pacer:
             )
         if coder == "hadamard" and self.atoms is not None:
             asked = self.cost(self.atoms) * self.stop * frames / 8
-            if asked > most:
+            if asked > most + SLACK:
                 raise ConfigError(
                     f"M is {self.atoms}: {asked:.0f} bytes are more than prior {self.spec.id} has "
-                    f"a use for; M = {int(self.atoms * most / asked)} is the most"
+                    f"a use for; M = {int(self.atoms * (most + SLACK) / asked)} is the most"
                 )
 
     def solve(self, header: Header, profiles: Sequence[Profile]) -> Header:
