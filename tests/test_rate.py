@@ -185,7 +185,7 @@ def spend(pacer, head, i, g, cost):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("preset", ["default", "paper", "free-gvc"])
 @settings(deadline=None, max_examples=10)
-@given(st.integers(2000, 30000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())
+@given(st.integers(2000, 16000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())
 def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refresh, residual, data):
     """Whatever `auto` chooses, and however far predictions are off."""
     refresh = refresh if mode in ("i2v", "auto") else 0
