@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_prior
 from test_modes import config, made, prior, quick_stills
 from test_roundtrip import clip
 
 import gvcc
-from gvcc import codec, gop, parser, trajectory
+from gvcc import codec, gop, parser, priors, trajectory
 from gvcc.bitstream import GopRecord
 from gvcc.media import Video
 from gvcc.rate import EncodeConfig
@@ -296,7 +295,7 @@ def test_the_beginning_of_another_encoding_is_refused(other: str) -> None:
 def test_the_beginning_of_an_encoding_with_other_weights_is_refused() -> None:
     parts = list(codec.encode_parts(clip(FRAMES, 17, 33), FREE, prior()))
     begun = codec.Begun(b"".join(p.data for p in parts), [p.proof for p in parts if p.proof])
-    other = tiny_prior.load()  # of the same name
+    other: Any = priors.load("gauss")  # of the same name
     other.spec = replace(other.spec, digest=b"retrained"[:8])
     with pytest.raises(gvcc.ConfigError, match="other settings: weights .*, now 7265747261696e65"):
         next(codec.encode_parts(clip(FRAMES, 17, 33), FREE, other, begun=begun))

@@ -187,7 +187,7 @@ def test_rows_that_other_code_has_made_are_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def rows(names: list[str]) -> list[dict[str, Any]]:
-        return sweep.run(sources[:1], names, prior, tmp_path, "cpu", SMALL)
+        return sweep.run(sources[:1], names, prior, tmp_path, SMALL)
 
     before = rows(["M", "K"])
     assert rows(["M", "K"]) == before and len(made) == 4
