@@ -254,9 +254,9 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
         assert sorted(set(chosen)) == list(range(done, len(ends) - 1))
 
 
-def test_what_is_no_beginning_of_a_stream_starts_anew() -> None:
+def test_a_stream_that_breaks_off_in_its_header_starts_anew() -> None:
     encoded = made("t2v", FRAMES, SIZE)[1]
-    for given in (b"no stream", encoded.data[:20]):
+    for given in (b"", encoded.data[:20]):
         parts = codec.encode_parts(*encoding("t2v"), begun=begun("t2v", given))
         assert b"".join(p.data for p in parts) == encoded.data
 
@@ -290,6 +290,13 @@ def test_the_beginning_of_another_encoding_is_refused(other: str) -> None:
     began = codec.encode_parts(video, asked, prior(), begun=codec.Begun(data, proofs))
     with pytest.raises(gvcc.ConfigError, match=f"the unfinished file is of {says}"):
         next(began)
+
+
+def test_what_is_no_beginning_of_a_stream_is_refused_and_not_replaced() -> None:
+    other = codec.encode(clip(FRAMES, 17, 33), config("i2v", SIZE + 9), prior()).data
+    for given in (b"hours of somebody's work", other[:20], b"\0" * 400):
+        with pytest.raises(gvcc.ConfigError, match="is not of this encoding"):
+            next(codec.encode_parts(*encoding("t2v"), begun=begun("t2v", given)))
 
 
 def test_the_beginning_of_an_encoding_with_other_weights_is_refused() -> None:

@@ -69,8 +69,10 @@ def whole(
     """
     try:
         reader = Reader(BytesIO(begun.data))
-    except FormatError:
-        return iter(())
+    except FormatError as e:
+        if head.startswith(begun.data):  # broken off within the header
+            return iter(())
+        raise ConfigError(f"the unfinished file is not of this encoding: {e}") from None
     if not begun.proofs:
         raise ConfigError("nothing proves which clip and settings the unfinished file is of")
     _compare(begun.proofs[0], proof)
