@@ -125,6 +125,25 @@ def test_a_link_to_the_input_is_the_input(run: Run, clip: Path, tmp_path: Path) 
     assert done.code == 2 and "is the input" in done.err and clip.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["pictures/00004.png", "link.png", "pictures/notes.txt"])
+def test_no_file_of_the_input_folder_is_replaced(
+    run: Run, coded: Path, tmp_path: Path, name: str
+) -> None:
+    assert run("decode", coded, "-o", f"{tmp_path}/pictures/").code == 0
+    (tmp_path / "pictures/notes.txt").write_bytes(b"mine")
+    (tmp_path / "link.png").symlink_to("pictures/00002.png")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "pictures").iterdir()}
+    done = run("encode", tmp_path / "pictures", "-o", tmp_path / name, "-y", *GAUSS)
+    assert done.code == 2 and "is in the input's folder" in done.err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "pictures").iterdir()} == before
+
+
+def test_an_empty_name_is_refused(run: Run, clip: Path, coded: Path) -> None:
+    for args in (("encode", clip, *GAUSS), ("decode", coded)):
+        done = run(*args, "-o", "", "-y")
+        assert done.code == 2 and "the output's name is empty" in done.err
+
+
 @pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_by_name(coded: Path, tmp_path: Path, output: str) -> None:
     want = subprocess.run([*GVCC, "decode", str(coded), "-o", "-"], capture_output=True).stdout

@@ -126,11 +126,17 @@ def check_output(output: str, source: str | None, overwrite: bool, folder: bool 
 
     `folder`: the output is a folder; an empty one may exist.
     """
+    if not output:
+        raise ConfigError("the output's name is empty")
     target = files.check(output)
     if target.straight or not target.path.exists():
         return
     if source not in (None, "-") and Path(source).exists() and target.path.samefile(source):
         raise ConfigError(f"{output} is the input; choose another output")
+    if source not in (None, "-") and Path(source).is_dir():
+        inside = (p for p in Path(source).iterdir() if p.is_file())
+        if any(target.path.samefile(p) for p in inside):
+            raise ConfigError(f"{output} is in the input's folder; choose another output")
     if target.path.is_dir() != folder:
         raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
     if not overwrite and not (folder and not any(target.path.iterdir())):
