@@ -108,6 +108,7 @@ def whole(took: Took, name: str, kind: type[Gaussian], prior: Prior) -> bytes:
     codebook.Gaussian = kind  # type: ignore[misc]
     try:
         made = timed(took, "encode", name, lambda: codec.encode(video, config, prior))
+        print(name, "encode", took["encode"][name][-1], flush=True)
         shown = timed(took, "decode", name, lambda: codec.decode(made.data, prior).frames)
     finally:
         codebook.Gaussian = Gaussian  # type: ignore[misc]
@@ -123,21 +124,27 @@ def main() -> None:
     kinds = {"before": Serial, "now": Gaussian}
     for number in range(given.steps):
         assert len({tuple(step(took, *kind, number)) for kind in kinds.items()}) == 1
-    for _ in range(given.files):
+    keep(took, given.steps, 0)  # whole files take minutes
+    for n in range(given.files):
         assert len({whole(took, *kind, prior) for kind in kinds.items()}) == 1
+        keep(took, given.steps, n + 1)
+
+
+def keep(took: Took, steps: int, files: int) -> None:
+    """Write what has been measured so far."""
     result: dict[str, Any] = {
         "K": K, "M": M, "frames": FRAMES, "height": HEIGHT, "width": WIDTH, "prior": "nano",
-        "steps": given.steps, "files": given.files, "threads": torch.get_num_threads(),
+        "steps": steps, "files": files, "threads": torch.get_num_threads(),
         "cores": os.cpu_count(), "load": [round(x, 1) for x in os.getloadavg()], "bar": BAR,
     }  # fmt: skip
     for what, by in took.items():
-        least = {n: [min(s) for s in zip(*by[n], strict=True)] for n in kinds}
+        least = {n: [min(s) for s in zip(*by[n], strict=True)] for n in by}
         result[what] = {
             "share": round(least["now"][0] / least["before"][0], 3),
             "cpu_share": round(least["now"][1] / least["before"][1], 3),
-            **{f"{n}_s": round(least[n][0], 2) for n in kinds},
-            **{f"{n}_cpu_s": round(least[n][1], 2) for n in kinds},
-            **{f"{n}_slowest_s": round(max(w for w, _ in by[n]), 2) for n in kinds},
+            **{f"{n}_s": round(least[n][0], 2) for n in by},
+            **{f"{n}_cpu_s": round(least[n][1], 2) for n in by},
+            **{f"{n}_slowest_s": round(max(w for w, _ in by[n]), 2) for n in by},
         }
     save("paper_speed", result)
 
