@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -218,7 +219,21 @@ def test_keep_going(run: Run, chain: tuple[Path, np.ndarray], tmp_path: Path) ->
     assert done.err.endswith("GOP 1, frames 5 to 8, cannot be decoded: "
                              "the checksum of GOP 1 does not match\n")  # fmt: skip
     done = run("decode", bad, "-o", back, "--keep-going")
-    assert done.code == 1 and "could not be decoded and were concealed: 1" in done.err
+    assert done.code == 1 and done.err.endswith("GOPs (concealed) and sound (left out): 1\n")
     assert "GOP 1, frames 5 to 8, cannot be decoded" in done.err
     got = media.read(back).frames
     assert np.array_equal(got[:5], want[:5]) and (got[5:] == want[4]).all()
+    done = run("decode", bad, "-y", "-o", back, "--keep-going", "--json")
+    assert [text.split(",")[0] for text in json.loads(done.out)["problems"]] == ["GOP 1"]
+
+
+def test_bytes_behind_the_last_gop_cost_nothing(
+    run: Run, chain: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    file, want = chain
+    longer, back = tmp_path / "longer.gvcc", tmp_path / "pictures"
+    longer.write_bytes(file.read_bytes() + b"more")
+    done = run("decode", longer, "-o", back, "--json")
+    assert done.code == 1 and "there are bytes after the last record" in done.err
+    assert json.loads(done.out)["problems"] == ["there are bytes after the last record"]
+    assert np.array_equal(media.read(back).frames, want)

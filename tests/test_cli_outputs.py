@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import threading
@@ -327,3 +328,45 @@ def test_the_api_warns_of_a_broken_source(clip: Path, tmp_path: Path) -> None:
     with pytest.warns(gvcc.SourceWarning, match="cut.y4m: breaks off at 0.32 s"):
         data = gvcc.encode(tmp_path / "cut.y4m", gvcc.EncodeConfig(prior="gauss", size=400))
     assert gvcc.inspect(data).header.frames == 8
+
+
+@pytest.mark.parametrize("way", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("args", ["inspect {coded}", "inspect {coded} --json", "priors",
+                                  "--help", "decode {coded} -o -",
+                                  "encode {clip} --size 400 -o -"])  # fmt: skip
+def test_a_stdout_that_takes_nothing_is_said(clip: Path, coded: Path, args: str, way: str) -> None:
+    command = shlex.join([*GVCC, *args.format(coded=coded, clip=clip).split()])
+    prior = " --prior gauss" if "encode" in args else ""
+    done = subprocess.run(f"{command}{prior} {way}", shell=True, capture_output=True, text=True)
+    why = "Bad file descriptor" if way == ">&-" else "No space left on device"
+    name = "-: cannot write" if "-o -" in args else "standard output"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"gvcc: {name}: {why}"
+
+
+def test_no_stdout_is_no_loss_to_what_does_not_want_it(clip: Path, tmp_path: Path) -> None:
+    args = (*GVCC, "encode", str(clip), "-o", str(tmp_path / "a.gvcc"), *GAUSS)
+    done = subprocess.run(f"{shlex.join(args)} >&-", shell=True, capture_output=True)
+    assert done.returncode == 0 and gvcc.decode((tmp_path / "a.gvcc").read_bytes()).frames.any()
+
+
+def test_a_device_that_is_full_is_named(run: Run, clip: Path) -> None:
+    done = run("encode", clip, "-o", "/dev/full", *GAUSS)
+    assert done.code == 1 and "gvcc: /dev/full: cannot write: No space left on device" in done.err
+
+
+@pytest.mark.parametrize("name", ["clip.y4m/a", "gone/a"])
+def test_a_folder_that_is_none_is_a_matter_of_usage(
+    run: Run, clip: Path, coded: Path, name: str
+) -> None:
+    for args in (("encode", clip, *GAUSS), ("decode", coded)):
+        done = run(*args, "-o", f"{clip.parent}/{name}.{'gvcc' if 'encode' in args else 'mp4'}")
+        assert done.code == 2 and "does not exist" in done.err
+
+
+def test_a_folder_with_other_files_is_never_advised(run: Run, coded: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_bytes(b"mine")
+    for more in ((), ("-y",)):
+        done = run("decode", coded, "-o", f"{tmp_path}/full/", *more)
+        assert done.code == 2 and "other files than numbered frames" in done.err
+        assert "-y" not in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import whole_files
 from cli_runner import Run, frames
+from media_samples import PATTERN, SINE, ffmpeg
 
 import gvcc
-from gvcc import lossless, media
+from gvcc import lossless, media, parser
 from gvcc.media import Video
 from gvcc.records import Audio, Packet
 
@@ -104,3 +106,52 @@ def test_sound_that_cannot_be_written(run: Run, sounding: Path, tmp_path: Path) 
     assert done.code == 1 and "write .mkv or leave it out (--no-audio)" in done.err
     assert not back.exists()
     assert run("decode", file, "-o", back, "--no-audio").code == 0 and back.exists()
+
+
+@pytest.fixture
+def unsound(sounding: Path, tmp_path: Path) -> Path:
+    """A file with a damaged byte in its sound."""
+    data = bytearray(sounding.read_bytes())
+    data[len(parser.Reader(io.BytesIO(data)).head) + 400] ^= 1
+    path = tmp_path / "unsound.gvcc"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("args, code", [
+    ("a.mkv", 1), ("a.mkv --keep-going", 1), ("a.mkv --no-audio", 0), ("a.y4m", 0), ("a/", 0),
+    ("a.mkv --start 1 --keep-going", 1), ("a.y4m --start 1", 0),
+])  # fmt: skip
+def test_damaged_sound_costs_no_picture(
+    run: Run, sounding: Path, unsound: Path, tmp_path: Path, args: str, code: int
+) -> None:
+    name, *more = args.split()
+    done = run("decode", unsound, "-o", f"{tmp_path}/{name}", *more)
+    assert done.code == code and "the audio's checksum does not match" in done.err
+    if args == "a.mkv":
+        assert "without the sound" in done.err and not (tmp_path / name).exists()
+        return
+    part = [word for word in more if "audio" not in word]
+    assert run("decode", sounding, "-o", f"{tmp_path}/want{Path(name).suffix}", *part).code == 0
+    found, want = (media.read(tmp_path / n) for n in (name, f"want{Path(name).suffix}"))
+    assert found.audio is None
+    assert np.array_equal(found.frames, want.frames)
+
+
+def test_inspect_shows_the_gops_behind_damaged_sound(run: Run, unsound: Path) -> None:
+    done = run("inspect", unsound, "--json")
+    about = json.loads(done.out)
+    assert done.code == 1 and len(about["gops"]) == 2 and about["audio"] is None
+    assert about["problems"] == ["the audio's checksum does not match"]
+
+
+def test_damaged_sound_in_memory(unsound: Path) -> None:
+    with pytest.raises(gvcc.Corrupt, match="without the sound"):
+        gvcc.decode(unsound.read_bytes())
+
+
+def test_what_the_note_advises_keeps_the_packets(run: Run, tmp_path: Path) -> None:
+    source = ffmpeg(*PATTERN, *SINE, "-c:a", "pcm_alaw", tmp_path / "a.mov")
+    done = run("encode", source, "-o", tmp_path / "a.gvcc", "-M", "2", "--frames", "5")
+    assert done.code == 0 and "decode to .mov, or it is re-encoded" in done.err
+    assert ".mkv" not in done.err

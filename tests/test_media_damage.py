@@ -195,3 +195,78 @@ def test_a_jpeg_cut_short_is_told_and_other_images_are_refused(tmp_path):
         else:
             with pytest.raises(MediaError, match=f"2.{suffix}"):
                 media.open_clip(folder)
+
+
+SHOWN = {  # with decoders that show what is damaged, and say so in a log at the most
+    "ffv1": (".mkv", "-c:v", "ffv1", "-level", "3", "-slicecrc", "1"),
+    "mjpeg": (".avi", "-c:v", "mjpeg"),
+    "gif": (".gif",),
+    "png": (".mov", "-c:v", "png"),
+    "prores": (".mov", "-c:v", "prores_ks"),
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_what_a_decoder_only_logs_is_told(tmp_path, kind):
+    suffix, *args = SHOWN[kind]
+    path = ffmpeg(*PATTERN, *args, tmp_path / f"whole{suffix}")
+    data = path.read_bytes()
+    assert told(media.open_clip(path), "broken") == []
+    told_of = 0
+    for seed in range(12):
+        rng, hurt = random.Random(seed), bytearray(data)
+        place = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+        hurt[place : place + 40] = rng.randbytes(40)
+        told_of += bool(broken(tmp_path / f"hurt{suffix}", bytes(hurt)))
+    assert told_of >= {"ffv1": 12, "png": 12}.get(kind, 6)  # others have no checksums
+
+
+def test_damage_behind_the_frames_asked_for_is_none_of_our_business(tmp_path):
+    path = ffmpeg(*PATTERN, "-c:v", "ffv1", "-slicecrc", "1", tmp_path / "a.mkv")
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 255
+    path.write_bytes(data)
+    assert "slice CRC mismatch" in told(media.open_clip(path), "broken")[0]
+    assert told(media.open_clip(path, frames=4), "broken") == []
+
+
+def test_a_damaged_image_of_a_folder_is_named(tmp_path):
+    ffmpeg(*PATTERN, "-frames:v", "3", "-q:v", "2", tmp_path / "%05d.jpg")
+    path = tmp_path / "00002.jpg"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 60] = bytes(range(60))
+    path.write_bytes(data)
+    (text,) = told(media.open_clip(tmp_path), "broken")
+    assert text.startswith("00002.jpg is damaged: its decoder says")
+
+
+@pytest.mark.parametrize("numbers, gap", [
+    ((1, 2, 5, 6), "between 00002.png and 00005.png"),
+    ((1, 3, 4, 9), "between 00001.png and 00003.png, and at 1 other place"),
+    ((1, 2, 3), ""), ((10, 20, 30), ""), ((7,), ""),
+])  # fmt: skip
+def test_numbers_that_are_missing_in_a_folder(tmp_path, numbers, gap):
+    one = ffmpeg(*PATTERN, "-frames:v", "1", tmp_path / "one.png").read_bytes()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in numbers:
+        (folder / f"{number:05d}.png").write_bytes(one)
+    texts = told(media.open_clip(folder), "note")
+    assert [gap in text for text in texts] == [True] * bool(gap)
+
+
+def test_an_image_that_is_none_is_named_once(tmp_path):
+    path = tmp_path / "h.webp"
+    path.write_bytes(b"no image")
+    with pytest.raises(MediaError) as failed:
+        media.open_clip(path)
+    assert str(failed.value).count("h.webp") == 1
+
+
+def test_a_rotation_that_is_no_right_angle_is_told(tmp_path):
+    path = ffmpeg(*PATTERN, "-c:v", "libx264", tmp_path / "a.mp4")
+    for angle, texts in ((30, 1), (90, 0)):
+        turned = ffmpeg("-display_rotation", str(angle), "-i", path, "-c", "copy",
+                        tmp_path / f"turned{angle}.mp4")  # fmt: skip
+        found = told(media.open_clip(turned), "lost")
+        assert [text for text in found if "turned by" in text] == found and len(found) == texts

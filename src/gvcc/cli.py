@@ -7,16 +7,19 @@ size cannot be reached, 4 verification failed; 130 and 143 after Ctrl-C and SIGT
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NoReturn, cast
+from typing import Annotated, Any, BinaryIO, NoReturn, TextIO, cast
 
 import typer
 from rich.text import Text
@@ -59,11 +62,20 @@ Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
 def main() -> None:
     """Entry point: runs a command, turns the package's errors into a line and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go
+    if sys.stdout is None:
+        # No file that is opened later may get its number, and whoever writes to it is to fail.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        atexit.register(_forget, sys.stdout)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Tables and names of files may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="gvcc")
+        try:
+            app(prog_name="gvcc")
+        except SystemExit:
+            sys.stdout.flush()
+            raise
     except TargetUnreachable as e:
         _fail(e, 3)
     except ConfigError as e:
@@ -73,7 +85,14 @@ def main() -> None:
     except GvccError as e:
         _fail(e, 1)
     except OSError as e:
-        _fail(GvccError(f"{e.filename}: {e.strerror}" if e.filename else str(e)), 1)
+        # Files name themselves in their errors.
+        _fail(GvccError(f"{e.filename or 'standard output'}: {e.strerror or e}"), 1)
+
+
+def _forget(file: TextIO) -> None:
+    """Close a file whose content has nowhere to go, which has been said."""
+    with suppress(OSError):
+        file.close()
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
@@ -93,7 +112,8 @@ def decode(
     follow: Annotated[bool, typer.Option("--follow",
         help="SOURCE is a .part file that an encoder is still writing: wait for it.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going",
-        help="Show the last picture in the place of GOPs that are damaged.")] = False,
+        help="Of a damaged file, show the last picture in the place of damaged GOPs, leave "
+        "out damaged sound, and end where nothing more is to be had; exit code 1.")] = False,
     audio: Annotated[bool, typer.Option(help="Write the sound too.")] = True,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
@@ -103,7 +123,8 @@ def decode(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Decode to .mp4, .mkv, .mov, .y4m, '-' (y4m on stdout), or a folder of PNGs (name ending '/').
+    """Decode to .mp4, .mkv, .mov, .y4m, '-' (y4m on stdout), .png (one frame), or a folder of PNGs
+    (a name that ends in '/' or has no suffix).
 
     The first three hold sound, re-encoded without loss where they do not take the codec.
 
@@ -130,22 +151,22 @@ def decode(
     with codec_bar("decode") as bar:
         clip = codec.Decoder(
             file, prior, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
-            offload=offload,
+            offload=offload, audio=audio and kind in media_out.WITH_SOUND,
             start=_frame(start or "0", rate), end=None if end is None else _frame(end, rate),
         )  # fmt: skip
         if kind == ".png" and clip.count > 1:
             raise ConfigError(f"a .png holds one frame, not {clip.count}: use a name ending in '/'")
-        if not audio:
-            clip.audio = None
-        notices = media.write(clip, output, overwrite=overwrite)
+        notices = (*clip.notices, *media.write(clip, output, overwrite=overwrite))
+    if audio and clip.header.audio and kind not in media_out.WITH_SOUND:
+        notices = (*notices, media_out.SILENT)
     report: dict[str, Any] = {"file": output, "frames": clip.delivered, "width": clip.width,
               "height": clip.height, "fps": str(clip.fps)}  # fmt: skip
     report["seconds"] = round(time.monotonic() - begin, 2)
     report["notices"] = [asdict(notice) for notice in notices]
+    report["problems"] = [*clip.damage, *([] if clip.cut is None else [str(clip.cut)])]
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
-    for notice in notices:
-        say(f"note: {notice.text}")
+    tell(notices)
     say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
          f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
     for text in clip.damage:
@@ -153,7 +174,8 @@ def decode(
     if clip.cut is not None:
         raise clip.cut
     if clip.damage:
-        raise GvccError(f"GOPs that could not be decoded and were concealed: {len(clip.damage)}")
+        raise GvccError("what could not be decoded, GOPs (concealed) and sound (left out): "
+                        f"{len(clip.damage)}")  # fmt: skip
 
 
 def _frame(text: str, fps: Fraction) -> int:

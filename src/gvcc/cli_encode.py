@@ -158,9 +158,10 @@ def encode(
     tell(clip.notices)
     if strict and any(notice.kind == "broken" for notice in clip.notices):
         raise MediaError(f"{source} is damaged, and --strict")
-    if clip.audio is not None and not media_out.mp4_takes(clip.audio):
-        say(f"note: .mp4 does not take {clip.audio.codec} audio: decode to .mkv, or it is "
-            "re-encoded (FLAC or PCM, without loss)")  # fmt: skip
+    if clip.audio is not None and ".mp4" not in (takers := media_out.takers(clip.audio)):
+        way = f"decode to {' or '.join(takers)}, or it is" if takers else "decoding has it"
+        say(f"note: .mp4 does not take {clip.audio.codec} audio: {way} re-encoded (FLAC or PCM, "
+            "without loss)")  # fmt: skip
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:

@@ -27,7 +27,7 @@ from gvcc.errors import (
     Unsupported,
 )
 from gvcc.gop import Assembler, Gop, Pictures
-from gvcc.parser import Coded
+from gvcc.parser import Coded, LostAudio
 from gvcc.priors import Prior
 from gvcc.records import Audio, Notice, Video
 from gvcc.session import Event, Progress, Session
@@ -52,11 +52,13 @@ class Decoder:
 
     `start` and `end` (None: the clip's) choose frames; only the GOPs they depend on are decoded.
     With `partial` a stream that breaks off ends the pictures after the last whole GOP, if there is
-    one, and `cut` has the error. With `keep_going` so does a record whose head is damaged, and a
-    damaged GOP and those that depend on it are concealed by the last picture before them; `damage`
-    names them. `knob` in [1, 2] overrides the file's k (flow.ode_step). `prior` is one that is
-    loaded, or the name (as of priors.load) of one to load on `device` with the file's settings; by
-    default the one that the file names. A prior that is loaded stays where it is.
+    one, and `cut` has the error, as it has that of bytes behind the last GOP. With `keep_going` so
+    does a record whose head is damaged, and a damaged GOP and those that depend on it are concealed
+    by the last picture before them; `damage` names them, and sound that is damaged and left out.
+    Without `audio` there is none, and it may be damaged (a notice says so). `knob` in [1, 2]
+    overrides the file's k (flow.ode_step). `prior` is one that is loaded, or the name (as of
+    priors.load) of one to load on `device` with the file's settings; by default the one that the
+    file names. A prior that is loaded stays where it is.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
@@ -66,7 +68,7 @@ class Decoder:
         self, file: BinaryIO, prior: Prior | str | None = None, device: str = "cpu",
         limits: Limits | None = None, progress: Progress | None = None, *, offload: bool = False,
         knob: float | None = None, start: int = 0, end: int | None = None,
-        partial: bool = False, keep_going: bool = False,
+        partial: bool = False, keep_going: bool = False, audio: bool = True,
     ) -> None:  # fmt: skip
         ranged = start > 0 or end is not None
         if ranged and not file.seekable():
@@ -75,7 +77,7 @@ class Decoder:
         self._origin = file.tell() if file.seekable() else None
         self._partial, self._keep_going, self._knob = partial, keep_going, knob
         reader = parser.Reader(file, limits)
-        self._records: Iterator[Coded | Audio] | None = reader.records()
+        self._records: Iterator[Coded | Audio | LostAudio] | None = reader.records()
         header = reader.header
         devices.check_name(device)
         self.start, self.end = start, header.frames if end is None else end
@@ -94,11 +96,8 @@ class Decoder:
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
         self.pixel_aspect, self.notices = header.pixel_aspect, tuple[Notice, ...]()
-        self.audio: Audio | None = None
-        if header.audio:
-            audio = next(self._records)
-            assert isinstance(audio, Audio)  # the reader sees to it
-            self.audio = _trimmed(audio, self.start / self.fps, self.end / self.fps, ranged)
+        self.damage: list[str] = []
+        self.audio = self._sound(next(self._records), audio, ranged) if header.audio else None
         self.cut: FormatError | None = None
         self._wanted: tuple[set[int], set[int]] | None = None
         if ranged:
@@ -106,8 +105,23 @@ class Decoder:
             self._wanted = gop.needed(
                 self._layout(), self.start, self.end, blended, self.prior.spec.causal
             )
-        self.damage: list[str] = []
         self._seen = self.delivered = 0
+
+    def _sound(self, found: Coded | Audio | LostAudio, wanted: bool, ranged: bool) -> Audio | None:
+        """What there is of the sound, the first record of a stream that has some."""
+        if isinstance(found, LostAudio):
+            if wanted and not self._keep_going:
+                raise Corrupt(f"{found.reason}; the pictures can be decoded without the sound")
+            text = f"the sound is damaged and left out: {found.reason}"
+            if wanted:
+                self.damage.append(text)
+            else:
+                self.notices = (Notice("broken", text),)
+            return None
+        assert isinstance(found, Audio)  # the reader sees to it
+        if not wanted:
+            return None
+        return _trimmed(found, self.start / self.fps, self.end / self.fps, ranged)
 
     def _layout(self) -> list[Gop]:
         """The GOPs up to those that can have nothing to do with the frames asked for."""
@@ -118,15 +132,16 @@ class Decoder:
                 if r.gop.start > self.end + 2 * self.header.gop:
                     break
         except FormatError as e:  # what comes after the frames asked for does not matter
-            if not out or (out[-1].end < self.end and not self._tolerated(e)):
+            if not out or (out[-1].end < self.end and not self._tolerated(e, out[-1].end)):
                 raise
             if out[-1].end < self.end:
                 self.cut = e
         return out
 
-    def _tolerated(self, error: FormatError) -> bool:
-        """Whether a stream may end with this error."""
-        return self._keep_going or (self._partial and isinstance(error, Truncated))
+    def _tolerated(self, error: FormatError, frames: int) -> bool:
+        """Whether a stream may end with this error after so many frames."""
+        ends = isinstance(error, Truncated) or frames == self.header.frames
+        return self._keep_going or (self._partial and ends)
 
     def _coded(self) -> Iterator[Coded]:
         """The GOPs' records, from the first."""
@@ -170,17 +185,18 @@ class Decoder:
     def _chosen(self, session: Session) -> Iterator[Coded]:
         """The records to decode; of those in between no more than their still is looked at."""
         decode, stills = self._wanted or (None, set())
-        records, whole = self._coded(), 0
+        records, whole, frames = self._coded(), 0, 0
         while decode is None or whole < len(decode):
             try:
                 coded = next(records)
             except StopIteration:
                 return
             except FormatError as e:
-                if whole and self._tolerated(e):
+                if whole and self._tolerated(e, frames):
                     self.cut = e
                     return
                 raise
+            frames = coded.gop.end
             if decode is None or coded.index in decode:
                 self._rest = records
                 self._seen += len(coded.body)

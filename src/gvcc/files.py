@@ -63,7 +63,7 @@ def target(name: str | os.PathLike[str]) -> Target:
     path = Path(os.path.realpath(at))
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Target(path, False)
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         kind = "a block device" if stat.S_ISBLK(mode) else "a socket"
@@ -229,7 +229,8 @@ class Growing:
         if self.begun and not (resume or overwrite):
             self._file.close()
             raise ConfigError(
-                f"{self._part} is of an encode that broke off; --resume goes on, -y starts anew"
+                f"{self._part} exists, as of an encode that broke off; --resume goes on, -y "
+                "starts anew"
             )
         self._file.seek(0)
         if resume:
@@ -237,6 +238,7 @@ class Growing:
         else:
             self.begun = b""
             self._file.truncate()
+        self._bare = not self._proof_file.exists()
         self._known = self._open(self._proof_file)
         self._known.truncate(len(_lines(self.proofs)))
         self._known.seek(0, os.SEEK_END)
@@ -306,7 +308,11 @@ class Growing:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._at.straight:
-            _leave(self._file)
+            try:
+                _leave(self._file)
+            except OSError as e:
+                if kind is None:
+                    raise GvccError(f"{self.name}: cannot write: {e.strerror}") from None
             return
         # The lock goes with the file, and not before it has its name.
         with self._file, self._known:
@@ -314,7 +320,7 @@ class Growing:
                 self._finish()
             elif not self._resume and not self.worth:
                 self._part.unlink()
-            if not self._part.exists():
+            if not self._part.exists() or (self._bare and not self.proofs):
                 self._proof_file.unlink(missing_ok=True)
 
     def _finish(self) -> None:

@@ -32,6 +32,7 @@ class Looks:
     transfer: int = 2
     deep: int = 8  # bits of a sample
     transparent: bool = False
+    askew: float = 0  # degrees, from the nearest right angle
     interlaced: int = 0
 
     def notices(self) -> list[Notice]:
@@ -43,6 +44,9 @@ class Looks:
             out.append(Notice("lost", f"its {self.deep}-bit samples become 8-bit ones"))
         if "DOVI" in self.words:
             out.append(Notice("lost", "its Dolby Vision data are not applied"))
+        if self.askew:
+            out.append(Notice("lost", f"it is turned by {self.askew:.3g} degrees besides right "
+                              "angles: that is left out"))  # fmt: skip
         if self.transparent:
             out.append(Notice("lost", "its alpha channel is composited over black"))
         if self.hidden_alpha:
@@ -55,6 +59,7 @@ class Looks:
     def see(self, picture: Any, colour: Colour) -> None:
         """Note what a decoded `av.VideoFrame` is."""
         self.interlaced += picture.interlaced_frame
+        self.askew = self.askew or picture.rotation - 90 * round(picture.rotation / 90)
         self.deep = max(self.deep, *(part.bits for part in picture.format.components))
         self.transfer = colour.transfer
         self.transparent = self.transparent or colours.is_transparent(picture)
@@ -144,6 +149,7 @@ class Damage:
     bad_video: Marked = field(default_factory=Marked)
     bad_sound: Marked = field(default_factory=Marked)
     bad_pictures: int = 0
+    complaint: str = ""  # of the decoder, which shows something all the same
 
     def notices(
         self, start: Fraction, end: Fraction, part: bool, length: Fraction | None, woven: bool
@@ -177,6 +183,8 @@ class Damage:
         if spots and not texts:
             texts.append(f"is damaged at {_seconds(max(Fraction(0), min(spots) - start))}, where "
                          "pictures may be missing")  # fmt: skip
+        if self.complaint and not texts:
+            texts.append(f"is damaged: its decoder says {self.complaint!r}")
         sound = [time for time in self.bad_sound.times if not part or time < end]
         if sound and not breaks_off:
             texts.append(f"{counted(len(sound), 'packet')} of its sound damaged")

@@ -27,6 +27,8 @@ from gvcc.records import Audio, Clip, Notice
 MUXERS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".y4m": "yuv4mpegpipe"}
 
 KINDS = (*MUXERS, ".png")
+WITH_SOUND = (".mkv", ".mov", ".mp4")
+SILENT = Notice("lost", "the sound is left out: only .mkv, .mp4 and .mov hold it")
 _SEEKING = (".mov", ".mp4")  # whose muxers go back in their file
 
 _Pictures = Iterator[NDArray[np.uint8]]
@@ -72,9 +74,9 @@ def write(
     return notices
 
 
-def mp4_takes(audio: Audio) -> bool:
-    """Whether .mp4, which is asked for most, holds the packets of `audio` as they are."""
-    return audio_out.takes("mp4", audio)
+def takers(audio: Audio) -> list[str]:
+    """The suffixes of files that hold the packets of `audio` as they are."""
+    return [suffix for suffix in WITH_SOUND if audio_out.takes(MUXERS[suffix], audio)]
 
 
 @contextmanager
@@ -162,10 +164,10 @@ def _check_vacant(name: str, folder: bool, overwrite: bool) -> None:
     if at.path.is_dir() != folder:
         raise ConfigError(f"{name}: exists and is {'not ' if folder else ''}a folder")
     inside = [entry.name for entry in at.path.iterdir()] if folder else [name]
-    if inside and not overwrite:
-        raise ConfigError(f"{name}: exists; allow overwriting or choose another name")
     if folder and not all(re.fullmatch(r"[0-9]{5,}\.png", entry) for entry in inside):
         raise ConfigError(f"{name}: holds other files than numbered frames; not overwritten")
+    if inside and not overwrite:
+        raise ConfigError(f"{name}: exists; allow overwriting or choose another name")
 
 
 def _write_stream(
@@ -260,7 +262,4 @@ def _mux(box: Any, clip: Clip, pictures: _Pictures) -> tuple[Notice, ...]:
 
 def _silent(clip: Clip) -> tuple[Notice, ...]:
     """What to say of a clip that is written where there is no place for sound."""
-    if clip.audio is None:
-        return ()
-    text = "the sound is left out: only .mkv, .mp4 and .mov hold it"
-    return (Notice("lost", text),)
+    return () if clip.audio is None else (SILENT,)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, BinaryIO, cast
 
 import av
@@ -108,7 +108,39 @@ class Source:
             yield cast(BinaryIO, self.place.again())
 
 
-_LOG = Lock()
+_LOG = RLock()
+
+
+@contextmanager
+def listening() -> Iterator[list[tuple[int, str, str]]]:
+    """A list of what ffmpeg's errors say, by level, component and text, as they come.
+
+    Some decoders (GIF, FFV1, Motion JPEG) show what they make of damaged data without any other
+    sign than this.
+    """
+    with _LOG:
+        level, folded = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_skip_repeated(False)
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture(local=False) as heard:  # decoders have threads of their own
+                yield heard
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(folded)
+
+
+def complaint(heard: list[tuple[int, str, str]], codec: Any) -> str:
+    """The first thing that `listening` heard of the pictures of an `av.Codec`; "" for none.
+
+    Of codecs with pictures out of order nothing counts: their decoders call pictures damaged, and
+    also say such things of a whole stream that starts in the middle.
+    """
+    intra_only, lossless, reordering = 1, 4, 8  # AV_CODEC_PROP_...
+    if codec.properties & reordering or not codec.properties & (intra_only | lossless):
+        return ""
+    said = (text.strip() for level, name, text in heard if name == codec.name)
+    return next(said, "")
 
 
 def described(box: Any, stream: Any) -> str:

@@ -23,7 +23,7 @@ from gvcc.colour import Tags
 from gvcc.errors import MediaError
 from gvcc.media_clip import Decoder, pixel_aspect
 from gvcc.media_notices import Damage, Looks, is_cover, of_rate, of_tracks
-from gvcc.media_source import Source, described
+from gvcc.media_source import Source, complaint, described, listening
 from gvcc.records import Colour, Notice
 
 STILL_RATE = Fraction(24)
@@ -212,7 +212,8 @@ def _watched(source: Source, survey: _Survey, asked: Asked) -> _Seen:
     """Decode the pictures that are asked for, once, to learn what they are."""
     seen: _Seen | None = None
     damage, sent, size, failed = survey.damage, list[int | None](), None, 0
-    with source.container() as box:
+    said = 0  # of what is heard, what is of pictures that are asked for
+    with source.container() as box, listening() as heard:
         video = box.streams[survey.number]
         base, words = video.time_base, described(box, video)
         for picture, stamp in _decoded(box, video, survey.by_dts, sent):
@@ -238,12 +239,13 @@ def _watched(source: Source, survey: _Survey, asked: Asked) -> _Seen:
             if asked.frames is not None and _suffice(seen.stamps, asked.frames, survey.fps * base):
                 seen.part = True  # and what failed just now is beyond it
                 break
-            damage.failed, failed = damage.failed + failed, 0
+            damage.failed, failed, said = damage.failed + failed, 0, len(heard)
             damage.bad_pictures += picture.is_corrupt
             seen.looks.see(picture, view.colour)
             seen.tail = Fraction(0) if survey.raw else (picture.duration or 0) * base
         else:
-            damage.failed += failed
+            damage.failed, said = damage.failed + failed, len(heard)
+        damage.complaint = complaint(heard[:said], video.codec_context.codec)
         if seen is None:
             raise MediaError(f"no picture decodes: {_why(box, survey)}")
         if not seen.part:

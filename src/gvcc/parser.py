@@ -202,6 +202,12 @@ class Coded:
         return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols, part)
 
 
+class LostAudio(NamedTuple):
+    """An audio record that is damaged: what is wrong with it. The GOPs behind it are not."""
+
+    reason: str
+
+
 class Reader:
     """A stream read from a file, record by record; `header` is read at once.
 
@@ -260,12 +266,13 @@ class Reader:
         body = self._take(c.varint("a record's length"), "a record")
         return c, body, crc(seal, body) == self._take(4, "a record's checksum")
 
-    def records(self) -> Iterator[Coded | Audio]:
+    def records(self) -> Iterator[Coded | Audio | LostAudio]:
         """The audio if there is any, then the GOPs as their records come.
 
-        A GOP's place is checked before it is handed out, its body by `Coded.record`. Raises
-        Truncated (with the number of whole GOPs) where the data end too soon, and Corrupt for a
-        head or the audio that do not check, and for anything after the last record.
+        A GOP's place is checked before it is handed out, its body by `Coded.record`; for audio that
+        does not check there is a `LostAudio`. Raises Truncated (with the number of whole GOPs)
+        where the data end too soon, and Corrupt for a head that does not check, and for anything
+        after the last record.
         """
         h, index, before = self.header, 0, None
         if h.audio:
@@ -274,9 +281,7 @@ class Reader:
             except Truncated as e:
                 raise self._cut(e, 0) from None
             c.done("the audio's head")
-            if not whole:
-                raise Corrupt("the audio's checksum does not match")
-            yield _audio(body)
+            yield _audio_or_lost(body, whole)
         while self.clip_frames < h.frames:
             try:
                 c, body, whole = self._record(index + h.audio, GOP)
@@ -313,6 +318,15 @@ def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     return gop, layout
 
 
+def _audio_or_lost(payload: bytes, whole: bool) -> Audio | LostAudio:
+    try:
+        if not whole:
+            raise Corrupt("the audio's checksum does not match")
+        return _audio(payload)
+    except FormatError as e:
+        return LostAudio(str(e))
+
+
 def _audio(payload: bytes) -> Audio:
     c = _Cursor(payload, Corrupt)
     codec, layout = c.text("audio codec"), c.text("audio layout")
@@ -333,6 +347,8 @@ def parse(data: bytes, limits: Limits | None = None) -> Stream:
     reader = Reader(io.BytesIO(data), limits)
     gops, audio = [], None
     for r in reader.records():
+        if isinstance(r, LostAudio):
+            raise Corrupt(r.reason)
         if isinstance(r, Audio):
             audio = r
         else:
@@ -359,6 +375,9 @@ def survey(data: bytes, limits: Limits | None = None) -> Survey:
         for r in reader.records():
             if isinstance(r, Audio):
                 found = found._replace(audio=r)
+                continue
+            if isinstance(r, LostAudio):
+                found.problems.append(r.reason)
                 continue
             try:
                 found.gops[r.index] = r.record(reader.header)

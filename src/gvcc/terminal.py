@@ -140,6 +140,8 @@ def check_output(output: str, source: str | None, overwrite: bool, folder: bool 
     if target.path.is_dir() != folder:
         raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
     if not overwrite and not (folder and not any(target.path.iterdir())):
+        if folder and not all(p.suffix == ".png" for p in target.path.iterdir()):
+            raise ConfigError(f"{output} holds other files than numbered frames; choose another")
         raise ConfigError(f"{output} exists; -y replaces it")
 
 
