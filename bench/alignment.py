@@ -34,11 +34,12 @@ import torch
 from common import CLIPS, RESULTS, clip, save
 from numpy.typing import NDArray
 
-from gvcc import codec, parser
-from gvcc.eval import metrics
+from gvcc import codec
 from gvcc.eval.temporal import profile
+from gvcc.format import parser
+from gvcc.metrics import metrics
 from gvcc.priors import Prior, nano
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 HEIGHT, FRAMES, GOP, OVERLAP, STOP, BPP = 128, 41, 17, 5, 12, 0.06
 NEAR = 6

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from common import CLIPS, RESULTS, clip, save
 
-from gvcc.eval import metrics
 from gvcc.eval.baselines import (
     BASELINES,
     CONVERTED,
@@ -33,7 +32,8 @@ from gvcc.eval.baselines import (
     ffmpeg,
     fields,
 )
-from gvcc.media import Video
+from gvcc.metrics import metrics
+from gvcc.pictures.media import Video
 
 TARGETS = (0.01, 0.02, 0.05, 0.1)
 CODECS = {name: BASELINES[code] for name, code in

@@ -32,10 +32,13 @@ import passes
 import torch
 from common import CLIPS, RESULTS, clip, save
 
-from gvcc import aqc, encoder, parser, quality
-from gvcc.media import Video
+from gvcc import encoder
+from gvcc.format import parser
+from gvcc.pictures.media import Video
 from gvcc.priors import Prior, nano
-from gvcc.rate import EncodeConfig
+from gvcc.search import quality
+from gvcc.search import stops as aqc
+from gvcc.search.rate import EncodeConfig
 
 HEIGHT, WIDTH, GOP, FIRST = 96, 120, 9, 3
 STOPS, MIDDLE = (6, 8, 10, 12, 14, 16), 12

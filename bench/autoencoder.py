@@ -14,7 +14,7 @@ from common import CLIPS, clip, save
 from torch.utils.flop_counter import FlopCounterMode
 
 from gvcc import priors
-from gvcc.eval import metrics
+from gvcc.metrics import metrics
 from gvcc.priors import nano
 from gvcc.train.autoencoder import isometry
 

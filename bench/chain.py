@@ -18,10 +18,12 @@ import torch
 from common import CLIPS, clip, published, save
 from torch import Tensor
 
-from gvcc import codec, encoder, parser, priors, residual
-from gvcc.eval import metrics
-from gvcc.media import Video
-from gvcc.rate import EncodeConfig
+from gvcc import codec, encoder, priors
+from gvcc.decode import residual
+from gvcc.format import parser
+from gvcc.metrics import metrics
+from gvcc.pictures.media import Video
+from gvcc.search.rate import EncodeConfig
 
 BPP, HEIGHT, FRAMES, TOLERANCE = 0.05, 256, 97, 0.005
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from common import save
 
-from gvcc import entropy
-from gvcc.codebook import Coder, Gaussian, Hadamard, Where
+from gvcc.decode.codebook import Coder, Gaussian, Hadamard, Where
+from gvcc.format import entropy
 
 
 def measure(coder: Coder, dim: int, m: int, draws: int) -> dict[str, float]:

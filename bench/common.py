@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gvcc import media
-from gvcc.media import Video
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"

@@ -24,8 +24,8 @@ import torch
 from common import clip, save
 
 from gvcc import codec, priors
-from gvcc.eval import metrics
-from gvcc.rate import EncodeConfig
+from gvcc.metrics import metrics
+from gvcc.search.rate import EncodeConfig
 
 OLD = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41",
        "MKL_CBWR": "COMPATIBLE"}  # fmt: skip

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from common import CLIPS, DATA, save
 
-from gvcc import media, priors
-from gvcc.eval import clips, metrics
-from gvcc.media import Video
+from gvcc import priors
+from gvcc.eval import clips
+from gvcc.metrics import metrics
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 BPP = 0.05
 parser = argparse.ArgumentParser(description=__doc__)

@@ -28,9 +28,11 @@ import torch
 from common import save
 from safetensors.torch import save_file
 
-from gvcc import codec, parser, priors, session, trajectory
-from gvcc.rate import EncodeConfig
+from gvcc import codec, priors
+from gvcc.decode import session, trajectory
+from gvcc.format import parser
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 WAN = dict(
     patch_size=(1, 2, 2), num_attention_heads=12, attention_head_dim=128, in_channels=16,

@@ -23,11 +23,14 @@ import torch
 from common import RESULTS, save
 from torch import Tensor
 
-from gvcc import allocation, bitstream, flow, rate, trajectory
-from gvcc.bitstream import GopRecord, Header
-from gvcc.gop import Gop
+from gvcc import flow
+from gvcc.decode import trajectory
+from gvcc.format import bitstream
+from gvcc.format.bitstream import GopRecord, Header
+from gvcc.format.gop import Gop
 from gvcc.priors import Condition, Spec
 from gvcc.records import Colour
+from gvcc.search import allocation, rate
 
 DIM, MSE = 16384, 0.35
 

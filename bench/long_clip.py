@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from common import save
 
-from gvcc import media
 from gvcc.eval import clips
+from gvcc.pictures import media
 from gvcc.records import Audio, Colour
 
 WIDTH, HEIGHT, LENGTHS, STEPS = 128, 96, (200, 2000), 8

@@ -19,9 +19,11 @@ from typing import Any
 
 from common import CLIPS, RESULTS, clip, save
 
-from gvcc import media, parser, priors
-from gvcc.eval import metrics
+from gvcc import priors
 from gvcc.eval.temporal import profile
+from gvcc.format import parser
+from gvcc.metrics import metrics
+from gvcc.pictures import media
 
 HEIGHT, FRAMES, GOP = 176, 33, 17
 RATES, MODES = (0.05, 0.02, 0.1), ("t2v", "i2v", "flf2v", "auto")

@@ -19,9 +19,9 @@ from common import CLIPS, clip, save
 from nano_rd import Tap, bits_at
 
 from gvcc import codec
-from gvcc import parser as streams
+from gvcc.format import parser as streams
 from gvcc.priors import nano
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 FRAMES, HEIGHT = 9, 96
 ATOMS = (8, 32)

@@ -19,7 +19,8 @@ from pathlib import Path
 from common import CLIPS, DATA, RESULTS, clip, save
 from modes import gvcc
 
-from gvcc import media, parser
+from gvcc.format import parser
+from gvcc.pictures import media
 
 FRAMES, GOP, BPP = 17, 9, 0.05
 CASES = {

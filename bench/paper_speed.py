@@ -1,6 +1,6 @@
 """Atoms of preset paper drawn side by side, and once -> docs/results/paper_speed.json.
 
-K = 16384, 9 frames of 120x96, prior nano: with gvcc.codebook.Gaussian and with what it was until
+K = 16384, 9 frames of 120x96, prior nano: with decode.codebook.Gaussian and with what it was until
 version 0.1, in turn, on as many threads as torch takes. The steps are one coded step of the three
 latent frames, as an encoder (choose and replay) and a decoder (replay) do it; `encode` and `decode`
 are the whole file. Seconds are the least of the repetitions, since others use the cores, too: a
@@ -23,12 +23,13 @@ import torch
 from common import save
 from torch import Tensor
 
-from gvcc import codebook, codec
-from gvcc.codebook import Gaussian, Symbols, Where
+from gvcc import codec
+from gvcc.decode import codebook
+from gvcc.decode.codebook import Gaussian, Symbols, Where
 from gvcc.eval.clips import demo_clip
 from gvcc.priors import Prior, nano
-from gvcc.rate import EncodeConfig
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 FRAMES, HEIGHT, WIDTH = 9, 96, 120
 LATENT = 3, 32 * HEIGHT // 8 * WIDTH // 8  # latent frames, values of each

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from gvcc import aqc, encoder
+from gvcc import encoder
+from gvcc.search import stops as aqc
 
 _KEPT: dict[bytes, aqc.Pass] = {}
 

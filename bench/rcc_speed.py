@@ -19,9 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from common import clip, save
 
-from gvcc import codec, rcc
+from gvcc import codec
+from gvcc.decode import rcc
 from gvcc.priors import nano
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 CLIP, BPP, FRAMES, SIDE = "davis_dog", 0.05, 33, 256
 DIM = 32 * 9 * 32 * 32  # channels, latent frames, height, width

@@ -25,7 +25,7 @@ from common import CLIPS, clip, published, save
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gvcc import residual
+from gvcc.decode import residual
 from gvcc.priors import nano
 from gvcc.priors.spectrum import dct
 

@@ -15,8 +15,8 @@ import numpy as np
 from common import CLIPS, DATA, save
 from PIL import Image
 
-from gvcc import media
-from gvcc.scenes import cuts
+from gvcc.pictures import media
+from gvcc.search.scenes import cuts
 
 HEIGHTS = (64, 128, 256)
 PART = 24  # frames of each clip in a pair

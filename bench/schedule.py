@@ -21,7 +21,8 @@ import torch
 from common import DATA, RESULTS, save
 from PIL import Image
 
-from gvcc import flow, media, priors
+from gvcc import flow, priors
+from gvcc.pictures import media
 
 FLOOR = 0.002  # bits per pixel
 STEPS, DEEPEST = 24, 0.25  # coded steps; bits per pixel of information at the last of them

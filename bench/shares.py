@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from common import clip, save
 
-from gvcc import codec, priors, rate
-from gvcc.eval import metrics
+from gvcc import codec, priors
+from gvcc.metrics import metrics
+from gvcc.search import rate
 
 BPP, HEIGHT, GOP = 0.05, 96, 17
 STILLS, RESIDUALS = (0.1, 0.25, 0.4), (0.0, 0.08, 0.2)

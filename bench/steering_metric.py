@@ -15,9 +15,9 @@ from common import CLIPS, clip, save
 from safetensors.torch import load
 
 from gvcc import codec
-from gvcc.eval import metrics
+from gvcc.metrics import metrics
 from gvcc.priors.gauss import GaussPrior
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 tensors = load((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes())
 deviation = tensors["power"].double().exp().mean((1, 2, 3)).sqrt()

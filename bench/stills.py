@@ -19,7 +19,7 @@ from common import CLIPS, clip, save
 from numpy.typing import NDArray
 from PIL import Image
 
-from gvcc import stillcodecs, stills
+from gvcc.pictures import stillcodecs, stills
 
 Coded = tuple[int, NDArray[np.uint8]]  # bytes, decoded picture
 BUDGETS = (0.05, 0.1, 0.2, 0.4)  # bit/pixel

@@ -33,11 +33,12 @@ import passes
 import torch
 from common import CLIPS, RESULTS, clip, save
 
-from gvcc import codebook, codec
-from gvcc.eval import metrics
-from gvcc.media import Video
+from gvcc import codec
+from gvcc.decode import codebook
+from gvcc.metrics import metrics
+from gvcc.pictures.media import Video
 from gvcc.priors import nano
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 HEIGHT, WIDTH, FRAMES = 96, 120, 9
 ATOMS, BPP = (4, 8, 16, 32, 64), (0.02, 0.04, 0.08, 0.16, 0.32)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from common import CLIPS, clip, save
 
-from gvcc import codec, priors, rate
-from gvcc.rate import EncodeConfig
+from gvcc import codec, priors
+from gvcc.search import rate
+from gvcc.search.rate import EncodeConfig
 
 RATES = (0.2, 0.4, 0.8, 1.2)  # bits per pixel; a pixel has an eighth of a value, and a little
 

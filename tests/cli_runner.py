@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import gvcc
-from gvcc import cli, media
-from gvcc.media import Video
+from gvcc import cli
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 GVCC = [sys.executable, "-m", "gvcc"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cli_runner import clip, coded, large, run
 
-from gvcc import schedules
+from gvcc.format import schedules
 
 __all__ = ["clip", "coded", "large", "run"]
 

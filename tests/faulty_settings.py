@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from faulty_vectors import ROOT, header_end, patched, rebuilt
 
-from gvcc import parser
+from gvcc.format import parser
 
 
 def faulty() -> dict[str, tuple[str, str, bytes]]:

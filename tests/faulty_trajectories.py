@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from faulty_vectors import ROOT, header_end, patched, rebuilt, sink
 
-from gvcc import entropy, parser, rcc
-from gvcc.bitstream import Stream, empty_gop
-from gvcc.gop import Gop
+from gvcc.decode import rcc
+from gvcc.format import entropy, parser
+from gvcc.format.bitstream import Stream, empty_gop
+from gvcc.format.gop import Gop
 
 
 def load(name: str) -> Stream:

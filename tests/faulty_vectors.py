@@ -8,9 +8,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from gvcc import bitstream, entropy, parser
-from gvcc.bitstream import GopRecord, Stream, varint
-from gvcc.gop import Gop
+from gvcc.format import bitstream, entropy, parser
+from gvcc.format.bitstream import GopRecord, Stream, varint
+from gvcc.format.gop import Gop
 
 ROOT = Path(__file__).parent / "vectors"
 

@@ -28,22 +28,14 @@ from faulty_vectors import ROOT
 from PIL import Image
 from valid_vectors import PRESETS, VALID
 
-from gvcc import (
-    codec,
-    errors,
-    gop,
-    parser,
-    priors,
-    rate,
-    rcc,
-    residual,
-    schedules,
-    stills,
-    trajectory,
-)
-from gvcc.bitstream import Stream
-from gvcc.media import Video
-from gvcc.session import Session
+from gvcc import codec, errors, priors
+from gvcc.decode import rcc, residual, trajectory
+from gvcc.decode.session import Session
+from gvcc.format import gop, parser, schedules
+from gvcc.format.bitstream import Stream
+from gvcc.pictures import stills
+from gvcc.pictures.media import Video
+from gvcc.search import rate
 
 RMS, PEAK = 0.5, 4  # grey levels by which another machine's pictures may differ
 LOADERS: dict[str, Callable[[], Any]] = {

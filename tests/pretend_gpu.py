@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gvcc import rng
+from gvcc.format import rng
 
 COUNT = 2  # GPUs
 _CPU = torch.device("cpu")

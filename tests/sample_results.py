@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import media
+from gvcc.pictures import media
 from gvcc.records import Video
 
 CODECS = ("gvcc:default", "x265")

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bitstream import HEADER, layouts
 
-from gvcc import codec, gop, session
-from gvcc.bitstream import Header
-from gvcc.gop import Assembler, Gop
+from gvcc import codec
+from gvcc.decode import session
+from gvcc.format import gop
+from gvcc.format.bitstream import Header
+from gvcc.format.gop import Assembler, Gop
 
 STRIDE = 4
 

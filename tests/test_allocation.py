@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import allocation, entropy, flow, rate
-from gvcc.allocation import Matched, Profile
+from gvcc import flow
+from gvcc.format import entropy
+from gvcc.search import allocation, rate
+from gvcc.search.allocation import Matched, Profile
 
 RF, VP = flow.PATHS["rf"], flow.PATHS["vp"]
 NODES = [2.0**k for k in range(-8, 9)]  # where a profile is measured: sqrt(SNR)

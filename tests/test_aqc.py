@@ -14,14 +14,17 @@ import tiny_prior
 import whole_files
 from test_roundtrip import clip, psnr
 
-from gvcc import aqc, bitstream, codec, encoder, entropy, parser, schedules, trajectory
-from gvcc.allocation import Proportional
-from gvcc.aqc import Pass, Stop, reach
+from gvcc import codec, encoder
+from gvcc.decode import trajectory
+from gvcc.decode.session import Session
 from gvcc.decoder import decode_record
+from gvcc.format import bitstream, entropy, parser, schedules
 from gvcc.priors import Prior
-from gvcc.quality import METRICS, Goal, Surrogate
-from gvcc.rate import EncodeConfig
-from gvcc.session import Session
+from gvcc.search import stops as aqc
+from gvcc.search.allocation import Proportional
+from gvcc.search.quality import METRICS, Goal, Surrogate
+from gvcc.search.rate import EncodeConfig
+from gvcc.search.stops import Pass, Stop, reach
 
 CODERS = ("rcc", "codebook")
 LAST = len(schedules.TABLES[-1])

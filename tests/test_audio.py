@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from media_samples import grey_yuv, smooth, tone
 
-from gvcc import audio, bitstream, lossless, media
 from gvcc.errors import MediaError
-from gvcc.media import Video
+from gvcc.format import bitstream
+from gvcc.pictures import audio, lossless, media
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
 
 

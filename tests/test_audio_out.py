@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from media_samples import grey_yuv, leftovers, smooth, tone
 
-from gvcc import lossless, media, media_out
 from gvcc.errors import GvccError, MediaError
-from gvcc.media import Video
+from gvcc.pictures import lossless, media, media_out
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
 
 SUFFIXES = (".mkv", ".mp4", ".mov")

@@ -15,10 +15,10 @@ import whole_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import bitstream, entropy, gop, parser, schedules
-from gvcc.bitstream import GopRecord, Header, Stream
 from gvcc.errors import Corrupt, FormatError, Truncated
-from gvcc.gop import Gop
+from gvcc.format import bitstream, entropy, gop, parser, schedules
+from gvcc.format.bitstream import GopRecord, Header, Stream
+from gvcc.format.gop import Gop
 from gvcc.records import Audio, Colour, Packet
 
 HEADER = Header(

@@ -12,9 +12,9 @@ import spec_reader
 import whole_files
 from test_bitstream import GOLDEN_BYTES, HEADER, record
 
-from gvcc import bitstream, gop, parser, schedules
-from gvcc.bitstream import Header, Limits, Stream
 from gvcc.errors import Corrupt, FormatError, TooLarge, Unsupported
+from gvcc.format import bitstream, gop, parser, schedules
+from gvcc.format.bitstream import Header, Limits, Stream
 
 EDGES = [  # field, name in the message, the last values that are legal, the first that are not
     ("width", "width", (16, 16384), (15, 65536)),

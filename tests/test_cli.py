@@ -18,8 +18,10 @@ from cli_runner import GVCC, Run, frames
 from rich.console import Console
 
 import gvcc
-from gvcc import cli, media, trajectory
-from gvcc.media import Video
+from gvcc import cli
+from gvcc.decode import trajectory
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
 
 # -- the way through --------------------------------------------------------------------------
@@ -257,7 +259,7 @@ def test_progress_on_a_terminal_and_nothing_left_of_it(
     terminal = Console(
         file=shown, force_terminal=True, color_system=None, width=80, highlight=False, markup=False
     )
-    monkeypatch.setattr("gvcc.terminal.err", terminal)
+    monkeypatch.setattr("gvcc.cli.terminal.err", terminal)
     assert run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5").code == 0
     text = shown.getvalue()
     state = r"encode ━+ gop 2/2, step 20/20, \d+\.\d kB eta \d+:\d\d:\d\d"

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from cli_runner import Run, frames
 
-from gvcc import media, parser
 from gvcc.eval import cells
-from gvcc.media import Video
+from gvcc.format import parser
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 
 @pytest.fixture

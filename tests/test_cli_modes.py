@@ -17,8 +17,9 @@ import pytest
 from cli_runner import GVCC, Run, frames
 
 import gvcc
-from gvcc import codec, media
-from gvcc.media import Video
+from gvcc import codec
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 GAUSS = ("--prior", "gauss")
 

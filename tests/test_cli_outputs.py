@@ -16,7 +16,9 @@ import pytest
 from cli_runner import GVCC, Run
 
 import gvcc
-from gvcc import codec, media, parser
+from gvcc import codec
+from gvcc.format import parser
+from gvcc.pictures import media
 
 GAUSS = ("--prior", "gauss", "--size", "400")
 

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from gvcc import bitstream, media, parser, priors
-from gvcc.bitstream import Header
+from gvcc import priors
 from gvcc.errors import BadSetting
-from gvcc.media import Video
+from gvcc.format import bitstream, parser
+from gvcc.format.bitstream import Header
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.priors import MODELS, diffusion, settings, store
 from gvcc.records import Colour
 

@@ -17,8 +17,9 @@ import pytest
 from cli_runner import GVCC, Run
 
 import gvcc
-from gvcc import codec, colour, media
+from gvcc import codec
 from gvcc.files import Growing
+from gvcc.pictures import colour, media
 
 # -- what is refused --------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from cli_runner import Run, frames
 from media_samples import PATTERN, SINE, ffmpeg
 
 import gvcc
-from gvcc import lossless, media, parser
-from gvcc.media import Video
+from gvcc.format import parser
+from gvcc.pictures import lossless, media
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
 
 VALUES = (np.arange(2880) % 200 + 20).astype(np.uint8)  # as long as the pictures

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import codebook, entropy, rng
-from gvcc.codebook import Gaussian, Hadamard, Where
+from gvcc.decode import codebook
+from gvcc.decode.codebook import Gaussian, Hadamard, Where
 from gvcc.errors import Corrupt
+from gvcc.format import entropy, rng
 
 HERE = Where(gop=3, step=7, frame=2)
 

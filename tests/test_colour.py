@@ -18,10 +18,10 @@ from media_samples import (
     yuv_planes,
 )
 
-from gvcc import colour as colours
-from gvcc import media
 from gvcc.errors import ConfigError, MediaError
-from gvcc.media import Video
+from gvcc.pictures import colour as colours
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.records import Colour
 
 # --- colour ----------------------------------------------------------------------------------

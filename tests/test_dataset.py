@@ -8,8 +8,8 @@ import pytest
 import torch
 from test_train_gauss import texture, write
 
-from gvcc import media
 from gvcc.errors import ConfigError
+from gvcc.pictures import media
 from gvcc.train import dataset
 from gvcc.train.dataset import Dataset, Item, manifest_text
 

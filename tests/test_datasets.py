@@ -13,11 +13,11 @@ from cli_runner import Run
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gvcc import media
 from gvcc.errors import ConfigError
 from gvcc.eval import datasets
 from gvcc.eval.cells import Source
 from gvcc.eval.datasets import SETS, clips, find
+from gvcc.pictures import media
 from gvcc.records import Video
 
 # What the sets are called where they come from: file, sequence, (width, height, format, rate).

@@ -18,8 +18,10 @@ from PIL import Image
 from rich.console import Console
 
 import gvcc
-from gvcc import codec, demo, media
-from gvcc.media import Video
+from gvcc import codec
+from gvcc.cli import demo
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 
 FILES = {"source.mp4", "demo.gvcc", "decoded", "decoded.mp4", "side-by-side.png"}
 

@@ -17,12 +17,13 @@ from test_devices import AT, place, video
 from torch import nn
 
 import gvcc
-from gvcc import codec, devices, priors, rng
+from gvcc import codec, priors
 from gvcc.errors import ConfigError, GvccError
-from gvcc.priors import gauss, nano
+from gvcc.format import rng
+from gvcc.priors import devices, gauss, nano
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Shape, Transformer
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 from gvcc.train import flow, loop, runs
 
 pytestmark = pytest.mark.usefixtures("short_schedules")

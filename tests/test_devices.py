@@ -21,11 +21,13 @@ from pretend_gpu import gpus
 from torch import nn
 
 import gvcc
-from gvcc import codec, media, priors, rng
+from gvcc import codec, priors
 from gvcc.eval import cells, sweep, table6
+from gvcc.format import rng
+from gvcc.pictures import media
 from gvcc.priors import diffusion, gauss, nano, store
-from gvcc.rate import EncodeConfig
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("short_schedules")
 AT = "cuda:1"  # not where a tensor gets to by chance

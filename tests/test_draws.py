@@ -11,10 +11,11 @@ import tiny_prior
 import torch
 from test_codebook import normal, wave
 
-from gvcc import codebook, codec, draws
-from gvcc.codebook import Gaussian, Symbols, Where
-from gvcc.rate import EncodeConfig
+from gvcc import codec
+from gvcc.decode import codebook, draws
+from gvcc.decode.codebook import Gaussian, Symbols, Where
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 Asked = list[tuple[torch.Tensor, int, Where]]
 STEPS = [Where(0, 3, f) for f in range(5)]

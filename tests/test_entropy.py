@@ -13,9 +13,9 @@ import spec_reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import entropy
-from gvcc.entropy import Counter, Counts, Reader, Sink, Writer, subset_bits, subset_rank
 from gvcc.errors import Corrupt
+from gvcc.format import entropy
+from gvcc.format.entropy import Counter, Counts, Reader, Sink, Writer, subset_bits, subset_rank
 
 Call = tuple[str, int, int]  # ("uniform" | "bits" | "rice", value, bits or k)
 

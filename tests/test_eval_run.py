@@ -20,10 +20,11 @@ import pytest
 from cli_runner import GVCC, Run
 
 import gvcc
-from gvcc import media
 from gvcc.errors import ConfigError
-from gvcc.eval import bd, cells, datasets, inception, run
+from gvcc.eval import bd, cells, datasets, run
 from gvcc.eval.cells import Job, Source
+from gvcc.metrics import inception
+from gvcc.pictures import media
 from gvcc.records import Video
 
 METRICS = ("psnr_rgb_db", "temporal_error")

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gvcc.colour import to_yuv
 from gvcc.errors import ConfigError
-from gvcc.eval import every, metrics, perceptual, raft, warp
+from gvcc.eval import every
 from gvcc.eval.clips import demo_clip
+from gvcc.metrics import metrics, perceptual, raft, warp
+from gvcc.pictures.colour import to_yuv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,7 +25,7 @@ BY_WEIGHTS = ["lpips_alex", "lpips_vgg", "lpips_squeeze", "dists", "ewarp"]
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GVCC_METRICS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    from gvcc.eval import inception
+    from gvcc.metrics import inception
 
     cached = (perceptual._lpips, perceptual._dists, raft._network, inception._network)
     for function in cached:

@@ -25,10 +25,12 @@ import numpy as np
 import pytest
 import whole_files
 
-from gvcc import bitstream, codec, entropy, gop, parser, rcc
-from gvcc.bitstream import GopRecord, Header, Limits, Stream
+from gvcc import codec
+from gvcc.decode import rcc
 from gvcc.errors import Corrupt, FormatError, GvccError, PriorMismatch, Truncated
-from gvcc.gop import Gop
+from gvcc.format import bitstream, entropy, gop, parser
+from gvcc.format.bitstream import GopRecord, Header, Limits, Stream
+from gvcc.format.gop import Gop
 
 SECONDS = float(os.environ.get("GVCC_FUZZ_SECONDS", "30"))
 LIMITS = Limits(side=64, gop_pixels=13 * 48 * 48, held_pixels=20 * 48 * 64)

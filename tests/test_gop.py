@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvcc.errors import ConfigError, Corrupt
-from gvcc.gop import (
+from gvcc.format.gop import (  # fmt: skip
     ALIGNMENTS,
     MODES,
     Assembler,
@@ -22,7 +22,7 @@ from gvcc.gop import (
     needed,
     plan,
     variants,
-)  # fmt: skip
+)
 
 strides = st.integers(1, 8)
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import test_nano
 
-from gvcc import media
 from gvcc.eval import baselines, cells, identity, run, table6
 from gvcc.eval.cells import Job, Source
+from gvcc.pictures import media
 from gvcc.priors import nano
 from gvcc.records import Video
 

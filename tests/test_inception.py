@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gvcc.errors import ConfigError
-from gvcc.eval import inception
+from gvcc.metrics import inception
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -102,7 +102,7 @@ def test_imports_go_down():
 
 def test_the_check_finds_an_upward_import():
     assert upward("flow", "from gvcc import codec\n") == {"codec"}
-    assert upward("gop", "def f():\n    import gvcc.media\n") == {"media"}
+    assert upward("gop", "def f():\n    import gvcc.pictures.media\n") == {"media"}
     assert upward("rate", "from gvcc import flow\n") == set()
 
 

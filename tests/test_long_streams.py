@@ -13,11 +13,12 @@ import tiny_prior
 from test_bitstream import record
 
 import gvcc
-from gvcc import bitstream, codec, gop, parser
-from gvcc.bitstream import Header, Limits
-from gvcc.gop import Gop
-from gvcc.rate import EncodeConfig
+from gvcc import codec
+from gvcc.format import bitstream, gop, parser
+from gvcc.format.bitstream import Header, Limits
+from gvcc.format.gop import Gop
 from gvcc.records import Colour, Video
+from gvcc.search.rate import EncodeConfig
 
 HOURS, FPS = 10, 24
 PRIOR = tiny_prior.load()

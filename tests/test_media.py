@@ -26,9 +26,9 @@ from media_samples import (
     tone,
 )
 
-from gvcc import audio, media
 from gvcc.errors import MediaError
-from gvcc.media import Video
+from gvcc.pictures import audio, media
+from gvcc.pictures.media import Video
 from gvcc.records import Audio
 
 # --- time ------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import random
 import pytest
 from media_samples import PATTERN, SINE, ffmpeg, numbered, store, told
 
-from gvcc import media
 from gvcc.errors import MediaError
+from gvcc.pictures import media
 
 AV = (*PATTERN, *SINE, "-c:v", "libx264", "-c:a")
 KINDS = {  # the suffix, and what makes it

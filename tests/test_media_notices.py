@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from media_samples import LEVELS, PATTERN, SINE, ffmpeg, numbered, smooth, store, told
 
-from gvcc import media
 from gvcc.errors import ConfigError, MediaError
-from gvcc.media import Video
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.records import Notice
 
 H264 = ("-c:v", "libx264")
@@ -249,8 +249,8 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gvcc.media_source.shutil.copyfileobj", full)
-    monkeypatch.setattr("gvcc.media_source.tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("gvcc.pictures.media_source.shutil.copyfileobj", full)
+    monkeypatch.setattr("gvcc.pictures.media_source.tempfile.tempdir", str(tmp_path))
     with pytest.raises(MediaError, match=f"{tmp_path} is full.*TMPDIR"):
         media.open_clip(io.BufferedReader(Unseekable()))
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from media_samples import leftovers, psnr, smooth
 
-from gvcc import colour as colours
-from gvcc import media
 from gvcc.errors import ConfigError, Corrupt, MediaError
-from gvcc.media import Video
+from gvcc.pictures import colour as colours
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.records import Colour
 
 

@@ -22,9 +22,9 @@ from media_samples import (
     told,
 )
 
-from gvcc import media, media_time
 from gvcc.errors import ConfigError, MediaError
-from gvcc.media import Video
+from gvcc.pictures import media, media_time
+from gvcc.pictures.media import Video
 
 MS = Fraction(1, 1000)
 

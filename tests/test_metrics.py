@@ -10,9 +10,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gvcc.errors import ConfigError, MediaError
-from gvcc.eval import metrics
 from gvcc.eval.clips import demo_clip
 from gvcc.eval.sidebyside import write_png
+from gvcc.metrics import metrics
 
 FPS = 24
 

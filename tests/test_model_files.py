@@ -22,14 +22,16 @@ import whole_files
 from safetensors.torch import load_file
 
 import gvcc
-from gvcc import codec, describe, encoder, parser, priors
-from gvcc.bitstream import Stream
+from gvcc import codec, encoder, priors
+from gvcc.cli import describe
 from gvcc.errors import ConfigError, PriorMismatch, TargetUnreachable, Unsupported
-from gvcc.gop import Gop
-from gvcc.media import Video
+from gvcc.format import parser
+from gvcc.format.bitstream import Stream
+from gvcc.format.gop import Gop
+from gvcc.pictures.media import Video
 from gvcc.priors import MODELS, store
-from gvcc.rate import EncodeConfig, free_frames
 from gvcc.records import Colour
+from gvcc.search.rate import EncodeConfig, free_frames
 
 T2V, I2V, FLF2V = "wan2.1-t2v-1.3b", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b-720p"
 A14B, TI2V, COG = "wan2.2-t2v-a14b", "wan2.2-ti2v-5b", "cogvideox-2b"

@@ -16,13 +16,16 @@ import pytest
 from test_roundtrip import clip, psnr
 
 import gvcc
-from gvcc import codebook, codec, parser, priors, stills, trajectory
+from gvcc import codec, priors
+from gvcc.decode import codebook, trajectory
+from gvcc.decode.session import Session
 from gvcc.decoder import decode_record
 from gvcc.errors import ConfigError
-from gvcc.gop import MODES
-from gvcc.media import Video
-from gvcc.rate import EncodeConfig
-from gvcc.session import Session
+from gvcc.format import parser
+from gvcc.format.gop import MODES
+from gvcc.pictures import stills
+from gvcc.pictures.media import Video
+from gvcc.search.rate import EncodeConfig
 
 CASES: dict[str, dict[str, Any]] = {
     "t2v": {}, "t2v-overlap": {"overlap": 3}, "i2v": {}, "i2v-refresh": {"refresh": 2},

@@ -14,12 +14,12 @@ from safetensors.torch import save as save_safetensors
 
 from gvcc import codec, priors
 from gvcc.errors import ConfigError, PriorMismatch
-from gvcc.media import Video
+from gvcc.pictures.media import Video
 from gvcc.priors import autoencoder, nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import dct3
 from gvcc.priors.transformer import Transformer
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 CHANNELS = 4
 

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from test_roundtrip import clip, psnr
 
 import gvcc
-from gvcc import codec, parser
+from gvcc import codec
+from gvcc.decode.session import Session, blend
 from gvcc.decoder import decode_record
-from gvcc.gop import ALIGNMENTS, needed
+from gvcc.format import parser
+from gvcc.format.gop import ALIGNMENTS, needed
 from gvcc.priors import Prior
-from gvcc.rate import EncodeConfig
-from gvcc.session import Session, blend
+from gvcc.search.rate import EncodeConfig
 
 FRAMES, GOP, SIZE = 34, 13, 1800
 

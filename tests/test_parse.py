@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from valid_vectors import VALID
 
-from gvcc import codec, trajectory
+from gvcc import codec
+from gvcc.decode import trajectory
 from gvcc.priors import Condition
 
 NAMES = ("rcc-pin", "rcc-part", "rcc-i2v", "blend-rcc", "schedule-quality", "default",

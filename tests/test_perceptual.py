@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from gvcc import quality
 from gvcc.errors import ConfigError
-from gvcc.eval import perceptual
+from gvcc.metrics import perceptual
+from gvcc.search import quality
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTHS = {"alex": 64 + 192 + 384 + 256 + 256, "vgg": 1472, "squeeze": 2432}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvcc import quality
 from gvcc.errors import ConfigError
-from gvcc.eval import metrics
-from gvcc.quality import Curve, Goal, Sample, Surrogate, fit, goal
+from gvcc.metrics import metrics
+from gvcc.search import quality
+from gvcc.search.quality import Curve, Goal, Sample, Surrogate, fit, goal
 
 RATES = (0.004, 0.01, 0.02, 0.05, 0.1, 0.2)
 CURVES = [

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gvcc.errors import ConfigError
-from gvcc.eval import raft, warp
+from gvcc.metrics import raft, warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,14 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import allocation, bitstream, codec, entropy, gop, rate, schedules
-from gvcc.allocation import Profile
-from gvcc.bitstream import GopRecord, Header
+from gvcc import codec
 from gvcc.errors import ConfigError, TargetUnreachable
-from gvcc.gop import MODES, Gop
-from gvcc.media import Video
-from gvcc.rate import EncodeConfig, Pacer
+from gvcc.format import bitstream, entropy, gop, schedules
+from gvcc.format.bitstream import GopRecord, Header
+from gvcc.format.gop import MODES, Gop
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Colour, Packet
+from gvcc.search import allocation, rate
+from gvcc.search.allocation import Profile
+from gvcc.search.rate import EncodeConfig, Pacer
 
 CLIP = (33, 480, 848, Fraction(24))
 SPEC = tiny_prior.load().spec

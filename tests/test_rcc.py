@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import entropy, rcc, rng
+from gvcc.decode import rcc
+from gvcc.decode.rcc import Chunks, Law, Rcc
 from gvcc.errors import Corrupt
-from gvcc.rcc import Chunks, Law, Rcc
-from gvcc.rng import Purpose
+from gvcc.format import entropy, rng
+from gvcc.format.rng import Purpose
 
 # -- how a step is cut ------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ import pytest
 import scipy.stats
 import torch
 
-from gvcc import entropy, flow, rcc
-from gvcc.rcc import Law, Rcc
+from gvcc import flow
+from gvcc.decode import rcc
+from gvcc.decode.rcc import Law, Rcc
+from gvcc.format import entropy
 
 RF = flow.PATHS["rf"]
 
@@ -83,7 +85,7 @@ def test_with_a_generous_codebook_the_noise_has_the_law_asked_for(monkeypatch):
 REPLAY = """
 import hashlib, sys
 import numpy as np, torch
-from gvcc.rcc import Chunks, Rcc
+from gvcc.decode.rcc import Chunks, Rcc
 saved = np.load(sys.argv[1])
 for threads in (1, 2):
     torch.set_num_threads(threads)

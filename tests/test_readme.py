@@ -26,7 +26,7 @@ def test_a_path_is_as_good_as_a_video(tmp_path):
     import numpy as np
 
     import gvcc
-    from gvcc import media
+    from gvcc.pictures import media
 
     frames = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3)).astype(np.uint8)
     media.write(gvcc.Video(frames, Fraction(24)), tmp_path / "a.y4m")

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import residual
-from gvcc.entropy import PRECISION, Reader, Writer
+from gvcc.decode import residual
 from gvcc.errors import Corrupt
+from gvcc.format.entropy import PRECISION, Reader, Writer
 
 SHAPES = [(4, 1, 9, 7), (2, 2, 1, 5), (1, 1, 1, 1), (3, 1, 8, 1)]
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc import rng
-from gvcc.codebook import Hadamard, Where
-from gvcc.rcc import Chunks, Rcc
-from gvcc.rng import Key, Purpose
+from gvcc.decode.codebook import Hadamard, Where
+from gvcc.decode.rcc import Chunks, Rcc
+from gvcc.format import rng
+from gvcc.format.rng import Key, Purpose
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 F = 0xFFFFFFFF

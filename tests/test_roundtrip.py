@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 import gvcc
-from gvcc import codec, entropy, parser, priors, rate, trajectory
-from gvcc.media import Video
-from gvcc.rate import PRESETS
+from gvcc import codec, priors
+from gvcc.decode import trajectory
+from gvcc.format import entropy, parser
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Colour, Packet
+from gvcc.search import rate
+from gvcc.search.rate import PRESETS
 
 EncodeConfig = partial(rate.EncodeConfig, prior="gauss")  # the quick one
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from media_samples import smooth
 
-from gvcc.scenes import cuts
+from gvcc.search.scenes import cuts
 
 
 def scene(number, count=12, height=72, width=96, speed=2):

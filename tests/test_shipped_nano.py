@@ -14,7 +14,7 @@ import torch
 import gvcc
 from gvcc import codec, priors
 from gvcc.eval import clips
-from gvcc.media import Video
+from gvcc.pictures.media import Video
 from gvcc.priors import nano
 
 

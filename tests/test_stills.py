@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gvcc import stillcodecs, stills
 from gvcc.errors import ConfigError, Corrupt, FormatError, Unsupported
-from gvcc.stillcodecs import CODECS, NUMBERS, Unpackable
+from gvcc.pictures import stillcodecs, stills
+from gvcc.pictures.stillcodecs import CODECS, NUMBERS, Unpackable
 
 VVC = pytest.param(
     "vvc", marks=pytest.mark.skipif(stillcodecs.ffmpeg() is None, reason="no libvvenc here")

@@ -15,11 +15,13 @@ from test_modes import config, made, prior, quick_stills
 from test_roundtrip import clip
 
 import gvcc
-from gvcc import codec, gop, parser, priors, trajectory
-from gvcc.bitstream import GopRecord
-from gvcc.media import Video
-from gvcc.rate import EncodeConfig
+from gvcc import codec, priors
+from gvcc.decode import trajectory
+from gvcc.format import gop, parser
+from gvcc.format.bitstream import GopRecord
+from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
+from gvcc.search.rate import EncodeConfig
 
 __all__ = ["quick_stills"]
 CASES = (

@@ -13,11 +13,13 @@ import pytest
 import tiny_prior
 from cli_runner import Run, frames
 
-from gvcc import codec, media
+from gvcc import codec
 from gvcc.errors import ConfigError
-from gvcc.eval import datasets, identity, metrics, sweep, table6
+from gvcc.eval import datasets, identity, sweep, table6
 from gvcc.eval.cells import Source
 from gvcc.eval.sweep import PUBLISHED, Base
+from gvcc.metrics import metrics
+from gvcc.pictures import media
 from gvcc.priors.gauss import GaussPrior
 from gvcc.records import Video
 

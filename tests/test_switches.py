@@ -15,10 +15,10 @@ import pytest
 import tiny_prior
 import torch
 
-from gvcc import codec, devices
-from gvcc.priors import diffusion
-from gvcc.rate import EncodeConfig
+from gvcc import codec
+from gvcc.priors import devices, diffusion
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = EncodeConfig(prior="tiny", mode="i2v", gop=5, steps=6, bpp=3.0)

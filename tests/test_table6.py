@@ -14,11 +14,13 @@ import tiny_models
 import tiny_prior
 from cli_runner import Run
 
-from gvcc import codec, describe, parser
+from gvcc import codec
+from gvcc.cli import describe
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import table6
-from gvcc.rate import EncodeConfig
+from gvcc.format import parser
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gvcc.errors import ConfigError
-from gvcc.eval import metrics
+from gvcc.metrics import metrics
 
 FPS = 24
 

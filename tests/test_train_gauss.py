@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
-from gvcc import media
 from gvcc.errors import ConfigError
-from gvcc.media import Video
+from gvcc.pictures import media
+from gvcc.pictures.media import Video
 from gvcc.priors import gauss
 from gvcc.priors.spectrum import dct3
 from gvcc.train import data

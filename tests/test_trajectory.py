@@ -12,13 +12,16 @@ import tiny_prior
 import torch
 from test_roundtrip import clip, psnr
 
-from gvcc import allocation, codec, flow, parser, schedules, trajectory
-from gvcc.bitstream import Stream
+from gvcc import codec, flow
+from gvcc.decode import trajectory
+from gvcc.decode.session import Session
 from gvcc.decoder import decode_record
 from gvcc.errors import ConfigError
+from gvcc.format import parser, schedules
+from gvcc.format.bitstream import Stream
 from gvcc.priors import Prior
-from gvcc.rate import EncodeConfig
-from gvcc.session import Session
+from gvcc.search import allocation
+from gvcc.search.rate import EncodeConfig
 
 CODERS = ("rcc", "codebook")
 LAST = 8  # coded steps: every third time of the priors' schedules

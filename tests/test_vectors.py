@@ -21,7 +21,8 @@ import whole_files
 from PIL import Image
 from test_bitstream import as_spec
 
-from gvcc import bitstream, codec, errors, parser, schedules
+from gvcc import codec, errors
+from gvcc.format import bitstream, parser, schedules
 
 ROOT = Path(__file__).parent / "vectors"
 # What gvcc must say of those that could also be refused for something else.

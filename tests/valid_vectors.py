@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from gvcc import rate
-from gvcc.gop import Gop
+from gvcc.format.gop import Gop
 from gvcc.records import Audio, Colour, Packet
+from gvcc.search import rate
 
 SOUND = Audio(
     "opus", 48000, "mono", Fraction(1, 48000), b"OpusHead",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gvcc import bitstream
-from gvcc.bitstream import Stream
+from gvcc.format import bitstream
+from gvcc.format.bitstream import Stream
 
 
 def write(stream: Stream) -> bytes:

@@ -29,11 +29,11 @@ from gvcc.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gvcc.bitstream import Header, Limits, Stream
-    from gvcc.media import Video
-    from gvcc.rate import EncodeConfig
+    from gvcc.decode.session import Event
+    from gvcc.format.bitstream import Header, Limits, Stream
+    from gvcc.pictures.media import Video
     from gvcc.records import Clip
-    from gvcc.session import Event
+    from gvcc.search.rate import EncodeConfig
 
 # Before torch computes anything: without it MKL splits some products by the number of threads, with
 # other roundings, and a decoder with more threads than the encoder would show other pictures.
@@ -50,12 +50,12 @@ __all__ = [
     "TooLarge", "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
 ]  # fmt: skip
 _LAZY = {
-    "EncodeConfig": "gvcc.rate",
-    "Event": "gvcc.session",
-    "Header": "gvcc.bitstream",
-    "Limits": "gvcc.bitstream",
-    "Stream": "gvcc.bitstream",
-    "Video": "gvcc.media",
+    "EncodeConfig": "gvcc.search.rate",
+    "Event": "gvcc.decode.session",
+    "Header": "gvcc.format.bitstream",
+    "Limits": "gvcc.format.bitstream",
+    "Stream": "gvcc.format.bitstream",
+    "Video": "gvcc.pictures.media",
 }
 
 
@@ -78,8 +78,9 @@ def encode(
     be read, ConfigError for settings out of range, TargetUnreachable for a target too small. Warns
     (SourceWarning) of what a file has lost, or holds and is not carried.
     """
-    from gvcc import codec, media
-    from gvcc.rate import EncodeConfig
+    from gvcc import codec
+    from gvcc.pictures import media
+    from gvcc.search.rate import EncodeConfig
 
     if isinstance(video, str | os.PathLike):
         clip: Clip = media.open_clip(video)
@@ -121,7 +122,7 @@ def decode(
 
 def inspect(data: bytes) -> Stream:
     """Header, GOP records and audio of a file, without decoding it. Raises FormatError."""
-    from gvcc import parser
+    from gvcc.format import parser
 
     return parser.parse(_bytes(data))
 

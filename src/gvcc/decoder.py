@@ -12,10 +12,9 @@ from typing import BinaryIO
 import numpy as np
 from torch import Tensor
 
-from gvcc import devices, gop, parser, priors
-from gvcc import trajectory as track
-from gvcc.allocation import times
-from gvcc.bitstream import GopRecord, Header, Limits
+from gvcc import priors
+from gvcc.decode import trajectory as track
+from gvcc.decode.session import Event, Progress, Session
 from gvcc.errors import (
     BadSetting,
     ConfigError,
@@ -26,11 +25,13 @@ from gvcc.errors import (
     Truncated,
     Unsupported,
 )
-from gvcc.gop import Assembler, Gop, Pictures
-from gvcc.parser import Coded, LostAudio
-from gvcc.priors import Prior
+from gvcc.format import gop, parser
+from gvcc.format.bitstream import GopRecord, Header, Limits
+from gvcc.format.gop import Assembler, Gop, Pictures
+from gvcc.format.parser import Coded, LostAudio
+from gvcc.priors import Prior, devices
 from gvcc.records import Audio, Notice, Video
-from gvcc.session import Event, Progress, Session
+from gvcc.search.allocation import times
 
 
 def decode_record(

@@ -8,32 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from gvcc import (
-    allocation,
-    bitstream,
-    devices,
-    flow,
-    gop,
-    priors,
-    residual,
-    resume,
-    scenes,
-    schedules,
-    stills,
-)
-from gvcc import trajectory as track
-from gvcc.aqc import Pass, Stop, reach
-from gvcc.bitstream import GopRecord, Header, Limits
+from gvcc import flow, priors
+from gvcc.decode import residual
+from gvcc.decode import trajectory as track
+from gvcc.decode.session import Event, Progress, Session, Window, pad
 from gvcc.decoder import decode_record
 from gvcc.errors import ConfigError, FormatError
-from gvcc.gop import Assembler, Gop, Pictures
-from gvcc.parser import Coded
-from gvcc.priors import Condition, Prior
-from gvcc.quality import Surrogate, goal
-from gvcc.rate import Allotment, EncodeConfig, Grant, Pacer
+from gvcc.format import bitstream, gop, schedules
+from gvcc.format.bitstream import GopRecord, Header, Limits
+from gvcc.format.gop import Assembler, Gop, Pictures
+from gvcc.format.parser import Coded
+from gvcc.pictures import stills
+from gvcc.priors import Condition, Prior, devices
 from gvcc.records import Clip
-from gvcc.resume import Begun
-from gvcc.session import Event, Progress, Session, Window, pad
+from gvcc.search import allocation, resume, scenes
+from gvcc.search.quality import Surrogate, goal
+from gvcc.search.rate import Allotment, EncodeConfig, Grant, Pacer
+from gvcc.search.resume import Begun
+from gvcc.search.stops import Pass, Stop, reach
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import codec, devices, media, parser, priors
+from gvcc import codec, priors
 from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import baselines, every, external, identity
 from gvcc.eval.baselines import BASELINES, Coded, Encoded
-from gvcc.gop import Pictures
-from gvcc.rate import PRESETS, EncodeConfig
+from gvcc.format import parser
+from gvcc.format.gop import Pictures
+from gvcc.pictures import media
+from gvcc.priors import devices
 from gvcc.records import Video
+from gvcc.search.rate import PRESETS, EncodeConfig
 
 _TEXTS = ("prior", "mode", "coder", "alignment")
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
@@ -114,7 +117,7 @@ def _measuring() -> list[Any]:
     """What reads the clips and makes the numbers. (Where weights of a metric were missing, the cell
     itself knows.)"""
     return [
-        identity.code("gvcc.media", "gvcc.eval.every", alone=("gvcc.eval.cells",)),
+        identity.code("gvcc.pictures.media", "gvcc.eval.every", alone=("gvcc.eval.cells",)),
         identity.libraries("torch", "numpy", "av", "pillow", "pytorch-msssim",
                            "opencv-python-headless"),
         baselines.build(),  # it measures VMAF, too
@@ -275,7 +278,7 @@ def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
 
 def _features(ref: Pictures, out: Pictures, device: str) -> tuple[bytes, str]:
     """The features of the patches of both clips, or why there are none."""
-    from gvcc.eval.inception import Patches
+    from gvcc.metrics.inception import Patches
 
     try:
         found = Patches(device)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc.errors import GvccError, unknown
-from gvcc.eval import metrics, perceptual
-from gvcc.eval.metrics import Clip, check_pair
 from gvcc.eval.temporal import changes
+from gvcc.metrics import metrics, perceptual
+from gvcc.metrics.metrics import Clip, check_pair
 
 Rate = float | Fraction  # frames per second
 Numbers = tuple[float | None, ...]
@@ -85,7 +85,7 @@ def _lpips(net: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
 
 def _ewarp(flow: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
     def compute(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
-        from gvcc.eval import warp
+        from gvcc.metrics import warp
 
         return (warp.ewarp(ref, out, flow, device),)
 

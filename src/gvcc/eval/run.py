@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import devices
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import bd, cells, every, inception, perceptual
+from gvcc.eval import bd, cells, every
 from gvcc.eval.cells import Job, Made, Source
 from gvcc.files import write
+from gvcc.metrics import inception, perceptual
+from gvcc.priors import devices
 
 BD_METRICS = ("psnr_rgb_db", "ms_ssim", "vmaf", "lpips_alex", "dists")
 QUICK_RATES, FULL_RATES = (0.02, 0.05, 0.1), (0.01, 0.02, 0.05, 0.1, 0.2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gvcc import files
 from gvcc.errors import ConfigError, MediaError
-from gvcc.eval.metrics import Clip, check_pair, frame_psnr
+from gvcc.metrics.metrics import Clip, check_pair, frame_psnr
 
 _GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit

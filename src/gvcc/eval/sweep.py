@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import codec, describe, parser
+from gvcc import codec
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import identity, metrics, plots, table6
+from gvcc.eval import identity, plots, published, table6
 from gvcc.eval.cells import Source
 from gvcc.eval.report import parsed
 from gvcc.files import write
+from gvcc.format import parser
+from gvcc.metrics import metrics
 from gvcc.priors import Prior
-from gvcc.rate import EncodeConfig
+from gvcc.search.rate import EncodeConfig
 
 # Values of each parameter; PSNR in dB as published where it was.
 PUBLISHED: dict[str, dict[float, float | None]] = {
@@ -90,7 +92,7 @@ def run(
     rows: list[dict[str, Any]] = _kept(path, setup) if path.exists() else []
     by = identity.digest([
         identity.codec(prior.spec.id), identity.libraries("pillow"),
-        identity.code("gvcc.media", "gvcc.describe", "gvcc.eval.metrics",
+        identity.code("gvcc.pictures.media", "gvcc.eval.published", "gvcc.metrics.metrics",
                       alone=("gvcc.eval.cells", "gvcc.eval.sweep")),
     ])  # fmt: skip
     done = {_key(r) for r in rows if r.get("code") == by}
@@ -105,7 +107,7 @@ def run(
             config = dataclasses.replace(base.config(prior.spec.id), **given)
             made = codec.encode(video, config, prior)
             stream = parser.parse(made.data)
-            bits = sum(describe.published_bits(stream.header, g) or 0 for g in stream.gops)
+            bits = sum(published.bits(stream.header, g) or 0 for g in stream.gops)
             pixels = video.frames[..., 0].size
             rows = [r for r in rows if _key(r) != key]  # of other code
             rows.append({

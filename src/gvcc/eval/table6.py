@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from gvcc import codec, describe, parser
+from gvcc import codec
 from gvcc.errors import ConfigError, MediaError
-from gvcc.eval import identity
+from gvcc.eval import identity, published
 from gvcc.files import write
-from gvcc.gop import Pictures
+from gvcc.format import parser
+from gvcc.format.gop import Pictures
 from gvcc.priors import Prior
-from gvcc.rate import EncodeConfig
 from gvcc.records import Video
+from gvcc.search.rate import EncodeConfig
 
 SEQUENCES = (
     "Beauty", "Bosphorus", "HoneyBee", "Jockey", "ReadySteadyGo", "ShakeNDry", "YachtRide"
@@ -120,7 +121,7 @@ def cell(
     shown = codec.decode(made.data, prior).frames
     mse = ((shown.astype(np.float64) - frames) ** 2).mean((1, 2, 3))
     stream = parser.parse(made.data)
-    bits = sum(describe.published_bits(stream.header, g) or 0 for g in stream.gops)
+    bits = sum(published.bits(stream.header, g) or 0 for g in stream.gops)
     return {
         "psnr_db": float((10 * np.log10(255**2 / np.maximum(mse, 1e-10))).mean()),
         "frames": len(frames), "width": frames.shape[2], "height": frames.shape[1],
@@ -145,7 +146,8 @@ def run(
     if kept["setup"] != setup:
         raise ConfigError(f"{out} holds results of another setup: {kept['setup']}")
     by = identity.digest([
-        identity.codec(prior.spec.id), identity.code("gvcc.describe", alone=("gvcc.eval.table6",)),
+        identity.codec(prior.spec.id),
+        identity.code("gvcc.eval.published", alone=("gvcc.eval.table6",)),
         identity.libraries("pillow", "opencv-python-headless"),
     ])  # fmt: skip
     cells: dict[str, Any] = kept["cells"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gvcc import devices
 from gvcc.errors import BadSetting, ConfigError, unknown
+from gvcc.priors import devices
 from gvcc.priors.models import MODELS, Model
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvcc import devices
-from gvcc.priors import Condition, Spec, levels, parts, store
+from gvcc.priors import Condition, Spec, devices, levels, parts, store
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from gvcc import devices, flow
+from gvcc import flow
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, Spec, known_latents, levels
+from gvcc.priors import Condition, Spec, devices, known_latents, levels
 from gvcc.priors.autoencoder import FIRST
 from gvcc.priors.spectrum import StationaryGaussian
 

@@ -20,9 +20,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from gvcc import devices
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, Spec, autoencoder, known_latents, levels, transformer
+from gvcc.priors import Condition, Spec, autoencoder, devices, known_latents, levels, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer

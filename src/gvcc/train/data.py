@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc import media
 from gvcc.errors import ConfigError, MediaError
+from gvcc.pictures import media
 
 SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m", ".gif"}
 

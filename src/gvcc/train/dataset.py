@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gvcc import files, media
+from gvcc import files
 from gvcc.errors import ConfigError, MediaError
+from gvcc.pictures import media
 from gvcc.train import data
 from gvcc.train.loop import Progress
 

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from gvcc import devices
 from gvcc.errors import ConfigError
 from gvcc.files import write
 from gvcc.priors import autoencoder as autoencoders
-from gvcc.priors import nano, transformer
+from gvcc.priors import devices, nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer

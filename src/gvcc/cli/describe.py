@@ -1,0 +1,118 @@
+"""What a stream holds, and what a comparison found, as tables and as plain dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gvcc.eval import published
+from gvcc.format import bitstream
+from gvcc.format.parser import Survey
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def as_dict(found: Survey, size: int) -> dict[str, Any]:
+    """Header, whole GOPs, what is damaged, and where the bytes of a file of `size` bytes go, ready
+    for JSON. The rates are those of a whole file, and None for another."""
+    h = found.header
+    head = bitstream.write_header(h)
+    header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
+    header["pixel_aspect"] = str(h.pixel_aspect)
+    header["settings"] = dict(h.settings)
+    gops: list[dict[str, Any]] = []
+    for i, r in found.gops.items():
+        g = r.gop
+        of_gop = bitstream.gop_size(r)
+        shown = g.frames - g.skip
+        gops.append({
+            "gop": i, "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
+            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.part,
+            "atoms": r.atoms,
+            "tail_atoms": r.tail_atoms, "bytes": of_gop, "stills": sum(map(len, r.stills)),
+            "residual": len(r.residual), "symbols": len(r.symbols),
+            "published_bits": published.bits(h, r),
+            "bits_per_pixel": 8 * of_gop / (shown * h.width * h.height), "check": list(r.check),
+        })  # fmt: skip
+    sizes = {"header": len(head)}
+    sizes |= {kind: sum(g[kind] for g in gops) for kind in ("symbols", "stills", "residual")}
+    sizes["records"] = sum(g["bytes"] for g in gops) - sum(sizes.values()) + len(head)
+    sizes["audio"] = 0
+    audio = None
+    if found.audio is not None:
+        sizes["audio"] = len(bitstream.write_audio(found.audio, head))
+        audio = {"codec": found.audio.codec, "rate": found.audio.rate,
+                 "layout": found.audio.layout, "packets": len(found.audio.packets)}  # fmt: skip
+    if found.problems:
+        sizes["damaged"] = size - sum(sizes.values())
+    rate = None if found.problems else 8 * size / h.frames
+    return {
+        "version": h.version, "header": header, "gops": gops, "audio": audio,
+        "problems": found.problems, "bytes": size, "where": sizes,
+        "bits_per_pixel": rate and rate / (h.width * h.height),
+        "kbps": rate and rate * float(h.fps) / 1000,
+    }  # fmt: skip
+
+
+def show(d: dict[str, Any], console: Console) -> None:
+    """What `as_dict` found as three tables: header, GOPs, where the bytes go."""
+    from rich.table import Column, Table
+
+    def numbers(*names: str) -> list[Column]:
+        return [Column(name, justify="right") for name in names]
+
+    table = Table("field", "value", title=f"gvcc stream, version {d['version']}")
+    for name, value in d["header"].items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif name == "audio" and (a := d["audio"]):
+            value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
+        table.add_row(name, str(value))
+    console.print(table)
+    names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "bit/pixel", "check")
+    table = Table(names[0], "mode", *names[1:])
+    for g in d["gops"]:
+        table.add_row(
+            str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
+            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]),
+            str(g["residual"]),
+            f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
+        )  # fmt: skip
+    console.print(table)
+    table = Table("where", *numbers("bytes", "share"))
+    for name, size in d["where"].items():
+        table.add_row(name, str(size), f"{size / d['bytes']:.1%}")
+    table.add_row("total", str(d["bytes"]), "100%")
+    console.print(table)
+    if not d["problems"]:
+        console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
+
+
+_LABELS = {
+    "psnr_rgb_db": "PSNR (RGB), dB",
+    "ms_ssim": "MS-SSIM",
+    "vmaf": "VMAF",
+    "temporal_error": "temporal error, grey levels",
+    "temporal_activity_ratio": "temporal activity, decoded / original",
+    "tof": "tOF, pixels",
+    "bytes": "file, bytes",
+    "bits_per_pixel": "bit/pixel",
+    "kbps": "kbit/s",
+}
+
+
+def show_metrics(figures: dict[str, Any], console: Console) -> None:
+    """A comparison as a table, with what could not be computed and why."""
+    from rich.table import Column, Table
+
+    size = f"{figures['frames']} frames of {figures['width']}x{figures['height']}"
+    table = Table("metric", Column("value", justify="right"), title=size)
+    for name, label in _LABELS.items():
+        if name in figures:
+            v = figures[name]
+            text = "-" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v)
+            table.add_row(label, text)
+    console.print(table)
+    for note in figures.get("notes", []):
+        console.print(f"note: {note}")

@@ -1,0 +1,257 @@
+"""The command `gvcc encode`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import asdict
+from fractions import Fraction
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gvcc import files, priors
+from gvcc.cli.terminal import (
+    Device,
+    Json,
+    Offload,
+    Output,
+    Overwrite,
+    Rate,
+    Source,
+    VerificationFailed,
+    check_output,
+    codec_bar,
+    growing,
+    open_stream,
+    rates,
+    say,
+    tell,
+)
+from gvcc.errors import ConfigError, GvccError, MediaError
+
+if TYPE_CHECKING:
+    from gvcc.records import Clip
+
+
+def _figures(size: int, clip: Clip) -> dict[str, Any]:
+    """What a report of encode or decode says of a file of `size` bytes and its clip."""
+    shape = clip.count, clip.height, clip.width
+    about = {"frames": clip.count, "width": clip.width, "height": clip.height}
+    return about | {"fps": str(clip.fps)} | rates(size, shape, clip.fps)
+
+
+_target = partial(typer.Option, rich_help_panel="Target (at most one)")
+_how = partial(typer.Option, rich_help_panel="How it is coded")
+_model = partial(typer.Option, rich_help_panel="Of a published model as prior; kept in the file")
+_read = partial(typer.Option, rich_help_panel="What is read")
+
+
+def encode(
+    source: Source,
+    output: Output,
+    overwrite: Overwrite = False,
+    bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
+    kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
+    size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
+    quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, "
+        "ms-ssim:0.95, vmaf:60, lpips:0.2 or dists:0.1 (these two need weights), whatever it "
+        "takes.")] = None,
+    stop: Annotated[int | None, _target(min=1, help="Coded steps of every GOP.")] = None,
+    atoms: Annotated[int | None, _target("-M", "--atoms",
+        help="Atoms per step and latent frame, the same everywhere.")] = None,
+    mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
+        "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
+        "auto (chooses per GOP; slow), or overlap (preset free-gvc: GOPs share frames).")] = None,
+    preset: Annotated[str, _how(help="default (ours), paper (GVCC as published), or free-gvc "
+        "(trajectory coding).")] = "default",
+    coder: Annotated[str | None, _how(help="codebook, or rcc (reverse channel coding); default: "
+        "as the preset has it.")] = None,
+    prior: Annotated[str, _how(
+        help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
+        "NAME:PATH for weights of your own."
+    )] = priors.DEFAULT,
+    prompt: Annotated[str | None, _model(help="What the clip shows, in words; default: none.")]
+    = None,
+    guidance: Annotated[float | None, _model(
+        help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
+    setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
+        help="dtype=fp32, timesteps=bf16, attention=BACKEND, tile=256, quant=int8, compile=yes, "
+        "negative=TEXT; may be repeated.")] = None,
+    offload: Offload = False,
+    reuse: Annotated[int, _how(help="Call the network at every so-many-th coded step only: "
+        "faster, a little worse.")] = 1,
+    codebook: Annotated[int | None, _how("-K", "--codebook",
+        help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
+    seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
+    steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
+    g_scale: Annotated[float | None, _how(
+        help="Strength of the noise in preset paper; published: 3.")] = None,
+    gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
+    overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
+    alignment: Annotated[str | None, _how(help="Of shared frames in mode overlap: fade (pictures "
+        "are cross-faded), blend (latents too), pin (coded once, and the next GOP starts from "
+        "them).")] = None,
+    refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
+        "where a scene starts.")] = 0,
+    cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
+    residual: Annotated[bool, _how(
+        help="Code a residual of the picture that the next GOP starts from.")] = True,
+    tail_atoms: Annotated[int | None, _how(
+        help="M for the last two latent frames of i2v (with -M or preset paper).")] = None,
+    knob: Annotated[float | None, _how(help="Default k for the decoder: "
+        "1 realism ... 2 fidelity.")] = None,
+    frames: Annotated[int | None, _read(min=1, help="Only the first so many frames.")] = None,
+    fps: Rate = None,
+    audio: Annotated[bool, _read(help="Carry the audio track.")] = True,
+    audio_track: Annotated[int | None, _read(min=1, help="Which of several audio tracks, from 1; "
+        "default: the one that the file calls its default.")] = None,
+    matrix: Annotated[str | None, _read(help="Colour matrix, whatever the file says: bt709, "
+        "bt601, bt2020nc.")] = None,
+    strict: Annotated[bool, _read("--strict", help="Refuse a source that is damaged: exit code 1, "
+        "and no output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume",
+        help="Go on with OUTPUT.part, which a broken-off encode left.")] = False,
+    verify: Annotated[bool, typer.Option("--verify",
+        help="Decode the finished file and compare with the encoder's pictures.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Encode a video file. Without a target: M = 64 (preset paper), else 0.05 bits per pixel, and
+    64 bytes a GOP at the least.
+
+    The file grows as OUTPUT.part and gets its name when it is whole.
+    """
+    from gvcc import codec
+    from gvcc.eval import published
+    from gvcc.format import parser
+    from gvcc.pictures import media, media_out, media_time
+    from gvcc.search.quality import goal
+    from gvcc.search.rate import EncodeConfig
+
+    check_output(output, source, overwrite)
+    place = files.target(output)
+    if place.straight and resume:
+        raise ConfigError(f"--resume does not go with -o {output}, which is no regular file")
+    if place.is_stdout and as_json:
+        raise ConfigError(f"--json does not go with -o {output}")
+    rate = None if fps is None else media_time.parse(fps)
+    device = priors.pick_device(device, prior)
+    settings = _settings(prompt, guidance, setting or [])
+    config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
+                          quality=quality, stop=stop, coder=coder, atoms=atoms,
+                          tail_atoms=tail_atoms, codebook=codebook, seed=seed, steps=steps, gop=gop,
+                          overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
+                          residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
+                          g_scale=g_scale,
+                          settings=settings, offload=offload)  # fmt: skip
+    # Settings out of range are told before a long file is read.
+    config.parameters()
+    config.target(1, 1, 1, Fraction(1))
+    model = priors.load(prior, device, settings, offload)
+    try:
+        clip = media.open_clip(source, frames=frames, fps=rate, matrix=matrix, audio=audio,
+                               audio_track=audio_track)  # fmt: skip
+    except MediaError as e:
+        raise MediaError(f"{e} (stdin must be y4m)" if source == "-" else str(e)) from e
+    tell(clip.notices)
+    if strict and any(notice.kind == "broken" for notice in clip.notices):
+        raise MediaError(f"{source} is damaged, and --strict")
+    if clip.audio is not None and ".mp4" not in (takers := media_out.takers(clip.audio)):
+        way = f"decode to {' or '.join(takers)}, or it is" if takers else "decoding has it"
+        say(f"note: .mp4 does not take {clip.audio.codec} audio: {way} re-encoded (FLAC or PCM, "
+            "without loss)")  # fmt: skip
+    begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
+    promised = hashlib.sha256()
+    with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
+        begun = codec.Begun(file.begun, file.proofs) if resume else None
+        for part in codec.encode_parts(clip, config, model, bar, begun):
+            file.write(part.data, part.proof)
+            file.worth |= part.pictures is not None
+            total += len(part.data)
+            kept += part.data if place.straight and (verify or preset == "paper") else b""
+            if part.pictures is not None:
+                q = part.quality
+                qualities.append(q if q is None or quality is None else goal(quality).shown(q))
+                promised.update(part.pictures.tobytes())
+    mode = config.fitted(model.spec, clip.height).parameters()["mode"]
+    report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
+    report |= _figures(total, clip)
+    report["notices"] = [asdict(notice) for notice in clip.notices]
+    report["seconds"] = round(time.monotonic() - begin, 2)
+    if preset == "paper":
+        with BytesIO(kept) if place.straight else open_stream(output) as coded:
+            counts = [published.bits(s.header, r) or 0
+                      for s in [parser.parse(coded.read())] for r in s.gops]  # fmt: skip
+        report["published_bits"] = counts
+    asked = config.target(clip.count, clip.height, clip.width, clip.fps)
+    if asked is not None and total < 0.98 * asked and total < asked - 64:
+        say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: it "
+            "holds all that preset and prior have a use for")  # fmt: skip
+    if quality is not None:
+        report["qualities"] = qualities
+        _tell_missed(quality, qualities)
+    problem = ""
+    if verify:
+        try:
+            found = hashlib.sha256()
+            with BytesIO(kept) if place.straight else open_stream(output) as coded:
+                with codec_bar("verify") as bar:
+                    for picture in codec.Decoder(coded, model, progress=bar).pictures():
+                        found.update(picture.tobytes())
+            if found.digest() != promised.digest():
+                problem = f"{output} does not decode to the encoder's own pictures"
+        except GvccError as e:
+            problem = f"{output} does not decode: {e}"
+        report["verified"] = not problem
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    say(
+        f"{output}: {report['bytes']} bytes, {report['bits_per_pixel']:.4f} bit/pixel, "
+        f"{report['kbps']:.2f} kbit/s; {report['frames']} frames {report['width']}x"
+        f"{report['height']} in {report['seconds']:.1f} s"
+        + (", verified" if report.get("verified") else "")
+    )
+    if "published_bits" in report:
+        first, whole = report["published_bits"][0], sum(report["published_bits"]) / 8
+        say(f"GVCC's own count, M (log2 K + 1) bits a frame-step: {whole:.0f} bytes in all, "
+            f"{first} bits in GOP 0")  # fmt: skip
+    if problem:
+        raise VerificationFailed(problem)
+
+
+def _settings(prompt: str | None, guidance: float | None, more: list[str]) -> dict[str, str]:
+    """A model's settings as the options give them; ConfigError for one that is given twice."""
+    given = [("prompt", prompt), ("guidance", None if guidance is None else str(guidance))]
+    for text in more:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {text!r}: expected NAME=VALUE")
+        given.append((name, value))
+    out: dict[str, str] = {}
+    for name, asked in given:
+        if asked is None:
+            continue
+        if name in out:
+            raise ConfigError(f"setting {name} is given twice")
+        out[name] = asked
+    return out
+
+
+def _tell_missed(asked: str, found: list[float | None]) -> None:
+    """Say which GOPs have not the quality asked for: the prior cannot do better, or worse. Those
+    without one are nothing but stills."""
+    from gvcc.search.quality import goal
+
+    aim = goal(asked)
+    wanted = aim.shown(aim.value)
+    off = {i: q for i, q in enumerate(found) if q is not None and abs(q - wanted) > aim.tolerance}
+    if off:
+        named = ", ".join(f"{i} ({q:.4g})" for i, q in list(off.items())[:12])
+        named += ", ..." if len(off) > 12 else ""
+        say(f"note: {len(off)} of {len(found)} GOPs are not within {aim.tolerance:g} of {asked}: "
+            f"{named}")  # fmt: skip

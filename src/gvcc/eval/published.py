@@ -1,0 +1,13 @@
+"""The sizes that GVCC reports (arXiv 2603.26571): its own count, and not a file's."""
+
+from __future__ import annotations
+
+from gvcc.format.bitstream import GopRecord, Header
+
+
+def bits(header: Header, record: GopRecord) -> int | None:
+    """What GVCC's own count of a GOP would be, M (ceil(log2 K) + 1) bits for each frame-step
+    (published.md 1.5); None unless the stream is coded as published."""
+    if header.coder != "gaussian" or header.allocation != "uniform":
+        return None
+    return (record.atoms + record.tail_atoms) * ((header.size - 1).bit_length() + 1)

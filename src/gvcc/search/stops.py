@@ -1,0 +1,235 @@
+"""Adaptive Quality Control: where along its trajectory each GOP stops (Free-GVC, arXiv 2602.09868).
+
+The coded steps of a schedule are a prefix code: one pass towards the clip's latent has every stop
+in it, and finding the right one takes no further coding. The bits of a stop are known; its quality
+takes a probe: the ODE, the autoencoder's decoder and the metric. A stop may lie inside a step, in
+256ths of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from gvcc import flow
+from gvcc.decode import trajectory as track
+from gvcc.format.bitstream import Header
+from gvcc.format.entropy import Writer
+from gvcc.priors import Condition
+from gvcc.search.allocation import times
+from gvcc.search.quality import Curve, Goal, Surrogate
+
+PROBES = 5  # of one GOP at the most
+FIRST_GUESS = 0.05  # bits per pixel, before anything is known
+
+
+class Stop(NamedTuple):
+    """Coded steps, 256ths of another, and the bits of their symbols."""
+
+    step: int
+    part: int
+    bits: int
+
+
+class Pass:
+    """One coding of a GOP, step by step, as deep as somebody asks; needs a header with a schedule.
+
+    `observe(step, bytes)` is called after each network call.
+    """
+
+    def __init__(
+        self, condition: Condition, header: Header, gop: int, shape: track.Shape,
+        coder: track.Coder, aim: track.Aim, free: Sequence[int],
+        observe: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        self.deepest = header.steps - header.tail
+        self._condition, self._header, self._observe = condition, header, observe
+        self._make: Callable[[], track.Scheme] = partial(
+            track.make_scheme, coder, header, gop, shape, free, self.deepest
+        )
+        self._noise = track.Choose(self._make(), aim, self.deepest)
+        self._path, self._coded = flow.PATHS[header.path], times(header, self.deepest)
+        self._states = [coder.initial(shape, gop)]
+        self._hats: list[Tensor] = []
+        self._bits = [0]
+        self._parts: dict[tuple[int, int], tuple[Tensor, list[Any], int]] = {}
+
+    def bits(self, step: int) -> int:
+        """Bits of the first so many steps, which are coded if they have not been."""
+        start = len(self._states) - 1
+        if step > start:
+
+            def noise(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
+                del self._hats[start + step :]
+                self._hats.append(x0hat)
+                z = self._noise(start + step, t, s, x0hat)
+                self._bits.append(self._noise.writer.total)
+                return z
+
+            def seen(i: int, x: Tensor) -> None:
+                self._states.append(x)
+                self._observe(start + i, self._bits[-1] // 8)
+
+            at = self._coded[start : step + 1]
+            track.walk(self._condition, self._header, self._states[start], at, noise, seen)
+        return self._bits[step]
+
+    def part_for(self, step: int, bits: float) -> int:
+        """About how many 256ths of step number `step` (from 0) take so many bits: information is in
+        proportion to the growth of the SNR."""
+        whole = self.bits(step + 1) - self.bits(step)
+        t, s = self._coded[step], self._coded[step + 1]
+        low, high = flow.snr(self._path, t), flow.snr(self._path, s)
+        wanted = low + (high - low) * min(max(bits / max(whole, 1), 0.0), 1.0)
+        first, last = 0, 256
+        while last - first > 1:
+            mid = (first + last) // 2
+            inside = flow.snr(self._path, t + (s - t) * mid / 256) <= wanted
+            first, last = (mid, last) if inside else (first, mid)
+        return first
+
+    def about(self, stop: Stop) -> float:
+        """About the bits of the stop at the same place in another GOP's pass."""
+        if not stop.part:
+            return self.bits(stop.step)
+        t, s = self._coded[stop.step], self._coded[stop.step + 1]
+        low, high = flow.snr(self._path, t), flow.snr(self._path, s)
+        share = (flow.snr(self._path, t + (s - t) * stop.part / 256) - low) / (high - low)
+        return (1 - share) * self.bits(stop.step) + share * self.bits(stop.step + 1)
+
+    def _at(self, step: int, part: int) -> tuple[Tensor, list[Any], int]:
+        """The state of a stop, its symbols and their bits."""
+        before = self.bits(step)
+        if not part:
+            return self._states[step], self._noise.symbols[:step], before
+        if (step, part) not in self._parts:
+            if len(self._hats) == step:
+                x, t = self._states[step], self._coded[step]
+                self._hats.append(self._condition.denoise(x, t))
+                self._observe(step, before // 8)
+            hat, scheme, aim = self._hats[step], self._make(), self._noise.aim
+            symbols = list(self._noise.symbols[:step])
+
+            first = step
+
+            def noise(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
+                symbols.append(scheme.choose(aim, first + step, t, s, x0hat))
+                return scheme.replay(symbols[-1], first + step, x0hat)
+
+            at = times(self._header, step, part)[step : step + 2]
+            known = Condition(lambda x, t: hat, self._condition.known)
+            x = track.walk(known, self._header, self._states[step], at, noise)
+            self._parts[step, part] = x, symbols, self._written(symbols).total
+        return self._parts[step, part]
+
+    def _written(self, symbols: list[Any]) -> Writer:
+        scheme, writer = self._make(), Writer()
+        for s in symbols:
+            scheme.write(s, writer)
+        return writer
+
+    def stop(self, step: int, part: int) -> Stop:
+        """A stop with its bits."""
+        return Stop(step, part, self._at(step, part)[2])
+
+    def symbols(self, stop: Stop) -> bytes:
+        """The symbols of a stop, as its record has them."""
+        return self._written(self._at(stop.step, stop.part)[1]).finish()
+
+    def latent(self, stop: Stop) -> Tensor:
+        """What a decoder makes of a stop: the ODE from there to the end."""
+        x, at = self._at(stop.step, stop.part)[0], times(self._header, stop.step, stop.part)
+        begin = stop.step + (stop.part > 0)
+
+        def ode(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
+            self._observe(begin + step, stop.bits // 8)
+            return None
+
+        return track.walk(self._condition, self._header, x, at[begin:], ode)
+
+    def within(self, bits: float) -> Stop:
+        """The deepest stop of at most so many bits."""
+        step = 0
+        while step < self.deepest and self.bits(step + 1) <= bits:
+            step += 1
+        best = self.stop(step, 0)
+        if step == self.deepest:
+            return best
+        room = bits - best.bits
+        for share in (1.0, 0.97, 0.93, 0.85):  # coding overshoots now and then
+            part = self.part_for(step, share * room)
+            if part and (found := self.stop(step, part)).bits <= bits:
+                return found
+        return best
+
+    def near(self, bits: float) -> Stop:
+        """A stop of about so many bits, or the deepest."""
+        step = 0
+        while step < self.deepest and self.bits(step + 1) <= bits:
+            step += 1
+        if step == self.deepest:
+            return self.stop(step, 0)
+        return self.stop(step, self.part_for(step, bits - self.bits(step)))
+
+
+def reach(
+    coded: Pass, goal: Goal, surrogate: Surrogate, pixels: int, probe: Callable[[Stop], float],
+    before: tuple[Stop, float] | None = None,
+) -> tuple[Stop, float]:  # fmt: skip
+    """The stop whose quality comes nearest to the goal, of at most PROBES, and its quality.
+
+    The first look is where the GOP before stopped, at this GOP's own rate there, moved by what that
+    GOP missed the goal by along the surrogate: at one noise level quality changes less from GOP to
+    GOP than at one rate. Each probe corrects the surrogate, and once the goal lies between two
+    probes so does the next one. Half the tolerance is good enough.
+    """
+    tried: dict[Stop, float] = {}
+    wanted, curve = FIRST_GUESS, surrogate.curve()
+    if before is not None:
+        stop, found = before
+        wanted = max(coded.about(stop), 1) / pixels
+        if curve is not None:
+            wanted *= _factor(curve, wanted, goal.value - found)
+    elif curve is not None:
+        wanted = curve.rate(goal.value)
+    while len(tried) < PROBES:
+        stop = coded.near(min(wanted, 10.0) * pixels)
+        if stop in tried:
+            break
+        found = tried[stop] = probe(stop)
+        surrogate.add(stop.bits / pixels, found)
+        lacking = found < goal.value - goal.tolerance and stop.step == coded.deepest
+        if abs(found - goal.value) <= goal.tolerance / 2 or lacking:
+            break
+        wanted = _next(tried, goal.value, surrogate, pixels)
+    best = min(tried, key=lambda s: abs(tried[s] - goal.value))
+    surrogate.next_gop()
+    return best, tried[best]
+
+
+def _next(tried: dict[Stop, float], value: float, surrogate: Surrogate, pixels: int) -> float:
+    """The rate to try next, bits per pixel."""
+    by_rate = sorted((max(s.bits, 1) / pixels, q) for s, q in tried.items())
+    low = max((r for r in by_rate if r[1] < value), default=None)
+    high = min((r for r in by_rate if r[1] >= value), default=None)
+    if low is not None and high is not None and low[0] < high[0]:
+        share = (value - low[1]) / (high[1] - low[1])
+        between: float = low[0] * (high[0] / low[0]) ** min(max(share, 0.1), 0.9)
+        return between
+    rate, found = by_rate[-1] if high is None else by_rate[0]
+    curve = surrogate.curve()
+    if curve is not None and curve.b > 0:
+        return rate * _factor(curve, rate, value - found)
+    return rate * (2.0 if found < value else 0.5)
+
+
+def _factor(curve: Curve, rate: float, more: float) -> float:
+    """What to multiply a rate by for so much more quality: the curve's own slope, through another
+    point; a quarter to four."""
+    if curve.b <= 0:
+        return 1.0
+    moved = curve.rate(curve.quality(rate) + more)
+    return min(max(moved / rate, 0.25), 4.0)
