@@ -1,4 +1,4 @@
-"""Write src/gvcc/normal16.npy: the upper half of the normal quantile table that rng.py ships.
+"""Write src/gvcc/format/normal16.npy: the upper half of the normal quantile table of rng.py.
 
 Run once; the file is part of the format and must never change (tests hold its hash).
 """
@@ -10,4 +10,4 @@ from scipy.special import ndtri
 
 q = ndtri((np.arange(32768, 65536) + 0.5) / 65536)
 q /= np.sqrt(np.mean(q**2))
-np.save(Path(__file__).parents[1] / "src/gvcc/normal16.npy", q.astype(np.float32))
+np.save(Path(__file__).parents[1] / "src/gvcc/format/normal16.npy", q.astype(np.float32))

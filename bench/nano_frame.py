@@ -14,7 +14,7 @@ from common import RESULTS, clip
 from PIL import Image, ImageDraw
 
 from gvcc import codec
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 CLIP, BPP = "davis_blackswan", 0.02
 

@@ -15,6 +15,7 @@ from test_bitstream import GOLDEN_BYTES, HEADER, record
 from gvcc.errors import Corrupt, FormatError, TooLarge, Unsupported
 from gvcc.format import bitstream, gop, parser, schedules
 from gvcc.format.bitstream import Header, Limits, Stream
+from gvcc.search import plan as planning
 
 EDGES = [  # field, name in the message, the last values that are legal, the first that are not
     ("width", "width", (16, 16384), (15, 65536)),
@@ -207,7 +208,7 @@ def test_layouts_of_a_plan_are_read_back() -> None:
     plans += [("auto", 0, "fade"), *(("overlap", 5, alignment) for alignment in gop.ALIGNMENTS)]
     for mode, overlap, alignment in plans:
         most = 13 if overlap == 5 else 5
-        gops = list(gop.plan(23, most, 4, mode, overlap=overlap, alignment=alignment))
+        gops = list(planning.plan(23, most, 4, mode, overlap=overlap, alignment=alignment))
         header = dataclasses.replace(HEADER, frames=23, gop=most, overlap=overlap, audio=False,
                                      alignment=alignment)  # fmt: skip
         data = whole_files.write(Stream(header, tuple(map(record, gops))))

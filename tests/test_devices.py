@@ -27,7 +27,7 @@ from gvcc.format import rng
 from gvcc.pictures import media
 from gvcc.priors import diffusion, gauss, nano, store
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("short_schedules")
 AT = "cuda:1"  # not where a tensor gets to by chance

@@ -8,6 +8,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+import decoding
 import numpy as np
 import pytest
 import tiny_prior
@@ -18,12 +19,12 @@ from test_roundtrip import clip, psnr
 
 import gvcc
 from gvcc import codec
-from gvcc.decode.session import Session, blend
-from gvcc.decoder import decode_record
+from gvcc.decode.assemble import blend
+from gvcc.decode.session import Session
 from gvcc.format import parser
 from gvcc.format.gop import ALIGNMENTS, needed
 from gvcc.priors import Prior
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 FRAMES, GOP, SIZE = 34, 13, 1800
 
@@ -76,7 +77,7 @@ def test_blended_pictures_are_those_of_blended_latents() -> None:
     stream = parser.parse(encoded.data)
     assert len(stream.gops) > 1
     session = Session(stream.header, prior())
-    latents = [decode_record(session, i, r, lambda *_: None) for i, r in enumerate(stream.gops)]
+    latents = [g.latent for g in decoding.made(stream, prior())]
     for a, b in zip(latents, latents[1:], strict=False):  # one latent frame in common
         mean = a[:, -1] + 0.5 * (b[:, 1] - a[:, -1])
         a[:, -1], b[:, 1] = mean, mean
@@ -113,14 +114,11 @@ def test_pinned_latents_are_those_of_the_decoded_pictures() -> None:
     encoded = made("pin")
     stream = parser.parse(encoded.data)
     assert len(stream.gops) > 1
-    session = Session(stream.header, prior())
-    for i, record in enumerate(stream.gops):
-        latent = decode_record(session, i, record, lambda *_: None)
+    for i, (record, latent, _, _) in enumerate(decoding.made(stream, prior())):
         if i:
             given = encoded.frames[record.gop.start : record.gop.start + 5]
             grown = np.pad(given, ((0, 0), (0, 7), (0, 7), (0, 0)), mode="edge")
             assert torch.equal(latent[:, :2], prior().encode(torch.from_numpy(grown)))
-        session.show(record, latent)
 
 
 # -- every combination ------------------------------------------------------------------------

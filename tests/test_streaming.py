@@ -21,7 +21,8 @@ from gvcc.format import gop, parser
 from gvcc.format.bitstream import GopRecord
 from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
-from gvcc.search.rate import EncodeConfig
+from gvcc.search import steer
+from gvcc.search.config import EncodeConfig
 
 __all__ = ["quick_stills"]
 CASES = (
@@ -234,13 +235,13 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
     sizes = [len(p.data) for p in parts_of(case)]
     ends = np.cumsum(sizes).tolist()
     chosen: list[int] = []
-    real = trajectory.Choose.__init__
+    real = steer.Choose.__init__
 
     def spy(self: Any, scheme: Any, *rest: Any) -> None:
         chosen.append(scheme.gop)
         real(self, scheme, *rest)
 
-    monkeypatch.setattr(trajectory.Choose, "__init__", spy)
+    monkeypatch.setattr(steer.Choose, "__init__", spy)
     later = min(3, len(ends) - 2)
     for given, done in (
         (encoded.data[: ends[0]], 0),

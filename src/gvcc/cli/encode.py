@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from fractions import Fraction
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,8 +129,8 @@ def encode(
     from gvcc.eval import published
     from gvcc.format import parser
     from gvcc.pictures import media, media_out, media_time
+    from gvcc.search.config import EncodeConfig
     from gvcc.search.quality import goal
-    from gvcc.search.rate import EncodeConfig
 
     check_output(output, source, overwrite)
     place = files.target(output)
@@ -150,8 +149,7 @@ def encode(
                           g_scale=g_scale,
                           settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
-    config.parameters()
-    config.target(1, 1, 1, Fraction(1))
+    config.resolved()
     model = priors.load(prior, device, settings, offload)
     try:
         clip = media.open_clip(source, frames=frames, fps=rate, matrix=matrix, audio=audio,
@@ -178,7 +176,7 @@ def encode(
                 q = part.quality
                 qualities.append(q if q is None or quality is None else goal(quality).shown(q))
                 promised.update(part.pictures.tobytes())
-    mode = config.fitted(model.spec, clip.height).parameters()["mode"]
+    mode = config.resolved(model.spec, clip.height).mode
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
     report |= _figures(total, clip)
     report["notices"] = [asdict(notice) for notice in clip.notices]
