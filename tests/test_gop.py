@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from gvcc.decode.assemble import Assembler, cross_fade
 from gvcc.errors import ConfigError, Corrupt
 from gvcc.format import bitstream
-from gvcc.format.gop import ALIGNMENTS, Gop, dependents, legal_length, needed
-from gvcc.search.plan import MODES, plan, variants
+from gvcc.format.gop import Gop, dependents, legal_length, needed
+from gvcc.search.plan import MODES, SHARING, plan, variants
 
 strides = st.integers(1, 8)
 
@@ -41,7 +41,7 @@ def planned(draw: st.DrawFn, modes: tuple[str, ...] = MODES, choose: bool = Fals
     overlap, alignment = draw(st.integers(0, gop // 2)) if mode == "t2v" else 0, "fade"
     if mode == "overlap":
         overlap = 1 + stride * draw(st.integers(0, (gop // 2 - 1) // stride))
-        alignment = draw(st.sampled_from(ALIGNMENTS))
+        alignment = draw(st.sampled_from(SHARING))
     chained = mode in ("i2v", "auto") or alignment == "pin"
     refresh = draw(st.integers(0, 3)) if chained else 0
     cuts = draw(st.sets(st.integers(-3, 510), max_size=6))
@@ -170,7 +170,7 @@ def test_examples() -> None:
     still, rest = Gop(0, 5, "still"), Gop(4, 3, "previous")
     assert list(plan(7, 5, 4, "i2v")) == [still, rest]
     assert list(plan(7, 5, 4, "i2v", cuts=[3, 3, 0, 7])) == [Gop(0, 3, "still"), Gop(3, 4, "still")]
-    fade = list(plan(20, 13, 4, "overlap", overlap=5))
+    fade = list(plan(20, 13, 4, "overlap", overlap=5, alignment="blend"))
     assert fade == [Gop(0, 13), Gop(8, 12, fade=5)]
     assert list(plan(20, 13, 4, "overlap", overlap=5, alignment="blend")) == fade
     pin = Gop(8, 12, "previous", context=5)
@@ -202,11 +202,12 @@ def test_illegal_gop_lengths(gop: int, stride: int) -> None:
         (3, "t2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "flf2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "i2v", {"refresh": -1}, "refresh"),
-        (3, "overlap", {"overlap": 0}, "overlap is 0, expected 1 modulo 4"),
-        (3, "overlap", {"overlap": 2}, "overlap is 2, expected 1 modulo 4"),
-        (3, "overlap", {"overlap": 3}, "overlap is 3, expected 1 to 2"),
+        (3, "overlap", {"overlap": 0, "alignment": "blend"}, "overlap is 0, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 2, "alignment": "blend"}, "overlap is 2, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 3, "alignment": "blend"}, "overlap is 3, expected 1 to 2"),
         (3, "overlap", {"overlap": 1, "alignment": "glue"}, "unknown alignment 'glue'"),
-        (3, "overlap", {"overlap": 1, "refresh": 1}, "refresh is for"),
+        (3, "overlap", {"overlap": 1}, "unknown alignment 'fade'; known: blend, pin"),
+        (3, "overlap", {"overlap": 1, "refresh": 1, "alignment": "blend"}, "refresh is for"),
         (3, "overlap", {"overlap": 1, "refresh": 1, "alignment": "blend"}, "refresh is for"),
         (3, "t2v", {"overlap": 1, "alignment": "blend"}, "alignment blend is for mode overlap"),
         (3, "i2v", {"alignment": "pin"}, "alignment pin is for mode overlap, not i2v"),
@@ -341,7 +342,8 @@ def test_a_lost_gop_costs_a_chain_its_rest_and_flf2v_one_more() -> None:
     pinned = list(plan(frames, 33, 4, "overlap", overlap=5, alignment="pin", refresh=3))
     assert needed(pinned, 80, 81) == ({0, 1, 2}, set()) and dependents(pinned, 0) == [1, 2]
     assert needed(pinned, 90, 91) == ({3}, set())
-    faded = list(plan(frames, 33, 4, "overlap", overlap=5))  # GOPs start at 0, 28, 56, ...
+    # GOPs start at 0, 28, 56, ...
+    faded = list(plan(frames, 33, 4, "overlap", overlap=5, alignment="blend"))
     assert needed(faded, 40, 41) == ({1}, set()) and needed(faded, 57, 58) == ({1, 2}, set())
     assert needed(faded, 40, 41, blended=True) == ({0, 1}, set())
     assert needed(faded, 57, 58, blended=True) == ({0, 1, 2}, set())

@@ -23,8 +23,10 @@ from gvcc.decode.assemble import blend
 from gvcc.decode.session import Session
 from gvcc.format import parser
 from gvcc.format.gop import ALIGNMENTS, needed
+from gvcc.pictures import stills
 from gvcc.priors import Prior
 from gvcc.search.config import EncodeConfig
+from gvcc.search.plan import SHARING
 
 FRAMES, GOP, SIZE = 34, 13, 1800
 
@@ -40,7 +42,8 @@ def prior() -> Prior:
 @functools.cache
 def made(alignment: str, **more: Any) -> codec.Encoding:
     settings = {"overlap": 5, "size": SIZE, "coder": "rcc"} | more
-    asked = EncodeConfig(mode="overlap", alignment=alignment, gop=GOP, **settings)
+    how = {"mode": "t2v"} if alignment == "fade" else {"mode": "overlap", "alignment": alignment}
+    asked = EncodeConfig(gop=GOP, **how, **settings)
     return codec.encode(clip(FRAMES, 33, 49), asked, prior())
 
 
@@ -129,7 +132,7 @@ _CONTROLS: dict[str, dict[str, Any]] = {
 _MODES: dict[str, dict[str, Any]] = {
     "t2v": {"mode": "t2v"}, "t2v-overlap": {"mode": "t2v", "overlap": 3}, "i2v": {"mode": "i2v"},
     "flf2v": {"mode": "flf2v"}, "auto": {"mode": "auto"},
-    **{a: {"mode": "overlap", "alignment": a, "gop": 13, "overlap": 5} for a in ALIGNMENTS},
+    **{a: {"mode": "overlap", "alignment": a, "gop": 13, "overlap": 5} for a in SHARING},
 }  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def test_coder_mode_and_control_are_independent(
     coder: str, mode: str, control: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At an odd size, with a short last GOP."""
-    monkeypatch.setattr(gvcc.stills, "ffmpeg", lambda: None)  # AV1 starts quicker
+    monkeypatch.setattr(stills, "ffmpeg", lambda: None)  # AV1 starts quicker
     video = clip(20, 17, 35)
     asked = EncodeConfig(coder=coder, cuts=False, **_MODES[mode], **_CONTROLS[control])
     encoded = codec.encode(video, asked, prior())
@@ -235,8 +238,8 @@ def test_damage_is_named_with_what_depends_on_it(
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_a_broken_off_encode_goes_on(alignment: str) -> None:
     encoded = made(alignment)
-    asked = EncodeConfig(mode="overlap", alignment=alignment, gop=GOP, overlap=5, size=SIZE,
-                         coder="rcc")  # fmt: skip
+    how = {"mode": "t2v"} if alignment == "fade" else {"mode": "overlap", "alignment": alignment}
+    asked = EncodeConfig(**how, gop=GOP, overlap=5, size=SIZE, coder="rcc")  # type: ignore
     video = clip(FRAMES, 33, 49)
     made_of = list(codec.encode_parts(video, asked, prior()))
     whole, proofs = [p.data for p in made_of], [p.proof for p in made_of if p.proof is not None]

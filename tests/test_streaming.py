@@ -27,7 +27,7 @@ from gvcc.search.config import EncodeConfig
 __all__ = ["quick_stills"]
 CASES = (
     "t2v", "t2v-overlap", "i2v", "i2v-refresh", "flf2v", "auto", "overlap", "overlap-blend",
-    "overlap-fade", "overlap-refresh",
+    "t2v-longer-overlap", "overlap-refresh",
 )  # fmt: skip
 FRAMES, SIZE = 34, 1000  # four GOPs of 9 and a short one, as in test_modes
 

@@ -147,7 +147,7 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "fade": (
         "mode overlap, cross-faded: hadamard with a schedule",
         "tiny", (21, 24, 32),
-        dict(preset="free-gvc", alignment="fade", size=420, gop=13), {},
+        dict(preset="free-gvc", mode="t2v", overlap=5, size=420, gop=13), {},
     ),
     "blend-rcc": (
         "mode overlap: three GOPs, two latent frames blended at each joint, rcc",

@@ -12,9 +12,8 @@ from typing import Any
 from gvcc import priors
 from gvcc.errors import ConfigError, check_types, unknown
 from gvcc.format import coders
-from gvcc.format.gop import ALIGNMENTS
 from gvcc.priors import Spec
-from gvcc.search.plan import MODES
+from gvcc.search.plan import MODES, SHARING
 from gvcc.search.quality import Goal, goal
 
 OVERLAP = 5  # frames, in mode overlap
@@ -171,7 +170,9 @@ def _resolved(config: EncodeConfig) -> Parameters:
     p |= {n: v for n in ("overlap", "alignment") if (v := getattr(config, n)) is not None}
     if p["mode"] == "overlap" and p["overlap"] < 1:
         raise ConfigError(f"overlap is {p['overlap']}, expected at least 1 in mode overlap")
-    if p["alignment"] in ALIGNMENTS[1:] and p["mode"] != "overlap":
+    if config.alignment is not None and config.alignment not in SHARING:
+        raise unknown("alignment", config.alignment, SHARING)
+    if p["alignment"] in SHARING and p["mode"] != "overlap":
         raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
     _choose_coder(config, p)
     if config.atoms is not None:

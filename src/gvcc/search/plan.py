@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.format.gop import ALIGNMENTS, Gop, legal_length
+from gvcc.format.gop import Gop, legal_length
 
 MODES = ("t2v", "i2v", "flf2v", "auto", "overlap")
+SHARING = ("blend", "pin")
+"""Alignments (gop.ALIGNMENTS) of mode overlap; cross-fades alone are t2v with an overlap."""
 
 
 def plan(
@@ -41,8 +43,8 @@ def plan(
         raise ConfigError(f"overlap is {overlap}, expected {low} to {gop // 2}, half a GOP")
     if overlap and mode not in ("t2v", "overlap"):
         raise ConfigError(f"overlap is for modes t2v and overlap, not {mode}")
-    if alignment not in ALIGNMENTS:
-        raise unknown("alignment", alignment, ALIGNMENTS)
+    if mode == "overlap" and alignment not in SHARING:
+        raise unknown("alignment", alignment, SHARING)
     if mode != "overlap" and alignment != "fade":
         raise ConfigError(f"alignment {alignment} is for mode overlap, not {mode}")
     if mode == "overlap" and (overlap < 1 or overlap != legal_length(overlap, stride)):
