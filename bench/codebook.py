@@ -19,7 +19,7 @@ from gvcc.format import entropy
 
 def measure(coder: Coder, dim: int, m: int, draws: int) -> dict[str, float]:
     """Means over `draws` frame-steps that share one stream of symbols, as in a GOP."""
-    writer, ideal = entropy.Writer(), []
+    writer, ideal = entropy.SymbolWriter(), []
     choose, replay = [], []
     for i in range(draws):
         r = torch.randn(dim, generator=torch.Generator().manual_seed(i))

@@ -58,7 +58,7 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     header = Header(
         prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
         colour=Colour(), gop=1, overlap=0, path="rf", rule=p.rule, coder=p.coder,
-        allocation=p.allocation, size=p.size, seed=seed, steps=p.steps, tail=p.tail,
+        allocation=p.allocation, codebook_size=p.codebook_size, seed=seed, steps=p.steps, tail=p.ode_steps,
         shift=p.shift or 1.0, g_scale=p.g_scale, knob=1.0, multistep=p.multistep,
         audio=False,
     )  # fmt: skip
@@ -109,7 +109,8 @@ def steered(prior: Diagonal, x0: Tensor, name: str, seed: int, end: float):
         prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
         colour=Colour(), gop=1, overlap=0, path="rf", rule="posterior",
         coder="rcc" if name == "rcc" else "hadamard", allocation="matched",
-        size=2**14 if name == "rcc" else 0, seed=seed, steps=20, tail=4, shift=1.0, g_scale=0.0,
+        codebook_size=2**14 if name == "rcc" else 0, seed=seed, steps=20, ode_steps=4,
+        shift=1.0, g_scale=0.0,
         knob=1.0, multistep=True, audio=False,
     )  # fmt: skip
     coder, stop, shape = trajectory.make_coder(header, DIM, "cpu"), 16, (DIM, 1, 1, 1)

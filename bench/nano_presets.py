@@ -42,8 +42,8 @@ def measure(cell: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
     if "atoms" in asked:
         header = streams.parse(made.data).header
-        count = (header.steps - header.tail) * tap.x.shape[1]
-        published = asked["atoms"] * (math.log2(header.size) + 1) * count
+        count = (header.steps - header.ode_steps) * tap.x.shape[1]
+        published = asked["atoms"] * (math.log2(header.codebook_size) + 1) * count
         row["published_bits_per_pixel"] = published / pixels
     return row
 

@@ -25,7 +25,7 @@ def _pass(condition: Any, header: Any, gop: int, shape: Any, coder: Any, aim: An
     for f in sorted(condition.known):
         known.update(bytes([f]) + condition.known[f].contiguous().numpy().tobytes())
     how = (
-        header.seed, header.coder, header.size, header.table, header.rule, header.knob,
+        header.seed, header.coder, header.codebook_size, header.schedule, header.rule, header.knob,
         header.digest, header.allocation, type(aim.budget).__name__, gop, tuple(shape),
     )  # fmt: skip
     key = hashlib.sha256(repr(how).encode() + known.digest())

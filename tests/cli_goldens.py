@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,31 +37,43 @@ ERRORS = {
 }
 
 
-def text(args: str, folder: Path) -> str:
-    """What `gvcc args` says in that folder, and its exit code."""
-    env = os.environ | {"COLUMNS": "100", "XDG_CACHE_HOME": str(folder), "NO_COLOR": "1"}
-    env |= {"TERMINAL_WIDTH": "100", "GVCC_PRIORS": str(folder)}
-    done = subprocess.run([sys.executable, "-m", "gvcc", *args.split()], cwd=folder, env=env,
-                          capture_output=True, text=True)  # fmt: skip
-    said = re.sub(r" +$", "", done.stdout + done.stderr, flags=re.M)
-    return f"$ gvcc {args}\n{said}exit code {done.returncode}\n".replace(str(folder), "FOLDER")
-
-
-def goldens(folder: Path) -> dict[str, str]:
-    """Name of a file -> what is to stand in it."""
+def prepare(folder: Path) -> None:
+    """Make the files that ERRORS name."""
     from gvcc.pictures import media
 
     frames = np.zeros((9, 32, 48, 3), np.uint8)
     media.write(media.Video(frames, Fraction(25)), folder / "clip.y4m")
     for name in ("old.gvcc", "bad.gvcc"):
         (folder / name).write_bytes(b"no stream")
+
+
+def goldens(folder: Path, say: Callable[[list[str]], tuple[str, int]]) -> dict[str, str]:
+    """Name of a file -> what is to stand in it; `say` runs `gvcc` with arguments in the folder, 100
+    columns wide, and gives what it says and its exit code."""
     helps = {f"help-{c.replace(' ', '-') or 'gvcc'}.txt": f"{c} --help".strip() for c in COMMANDS}
     errors = {f"error-{name}.txt": args for name, args in ERRORS.items()}
-    return {name: text(args, folder) for name, args in (helps | errors).items()}
+    out = {}
+    for name, args in (helps | errors).items():
+        said, code = say(args.split())
+        said = re.sub(r" +$", "", said, flags=re.M).replace(str(folder), "FOLDER")
+        out[name] = f"$ gvcc {args}\n{said}exit code {code}\n"
+    return out
+
+
+def main() -> None:
+    ROOT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        env = os.environ | {"COLUMNS": "100", "XDG_CACHE_HOME": folder, "NO_COLOR": "1"}
+
+        def say(args: list[str]) -> tuple[str, int]:
+            command = [sys.executable, "-m", "gvcc", *args]
+            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+            return done.stdout + done.stderr, done.returncode
+
+        for name, said in goldens(Path(folder), say).items():
+            (ROOT / name).write_text(said)
 
 
 if __name__ == "__main__":
-    ROOT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, said in goldens(Path(folder)).items():
-            (ROOT / name).write_text(said)
+    main()

@@ -30,5 +30,5 @@ def one_thread() -> Iterator[None]:
 def short_schedules(one_thread: None) -> Iterator[None]:
     """Eight coded steps: every third time of the priors' schedules."""
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(schedules, "TABLES", tuple(t[2::3] for t in schedules.TABLES))
+        m.setattr(schedules, "SCHEDULES", tuple(t[2::3] for t in schedules.SCHEDULES))
         yield

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from gvcc.decode.assemble import Assembler
 from gvcc.decode.session import References, Session
 from gvcc.decoder import decode_record
+from gvcc.format import bitstream
 from gvcc.format.bitstream import GopRecord, Stream
+from gvcc.format.gop import Gop
 
 
 class Made(NamedTuple):
@@ -30,3 +34,19 @@ def made(stream: Stream, prior: Any) -> Iterator[Made]:
         pictures = session.render(record, latent)
         yield Made(record, latent, pictures, before)
         before = session.after(record.gop, given, pictures)
+
+
+class Pictured:
+    """An assembler of GOPs whose latents are their pictures; nothing is blended."""
+
+    def __init__(self, overlap: int) -> None:
+        header: Any = SimpleNamespace(overlap=overlap, alignment="fade", height=2, width=2)
+        render: Any = lambda record, latent: latent  # noqa: E731
+        self._assembler = Assembler(header, 4, render)
+
+    def add(self, gop: Gop, pictures: np.ndarray) -> np.ndarray:
+        latent: Any = pictures
+        return self._assembler.add(bitstream.empty_gop(gop), latent)
+
+    def finish(self) -> np.ndarray:
+        return self._assembler.finish()

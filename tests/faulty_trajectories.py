@@ -24,8 +24,8 @@ def chunk_head(n: int, c: int) -> list[tuple[Any, ...]]:
 
 
 def chunk_symbols(size: int, steps: list[tuple[int, list[int]]], then: Any = ()) -> bytes:
-    """Symbols of whole steps (c, numbers), and after them the calls `then` of a Writer."""
-    writer, law, coder = entropy.Writer(), rcc.Law(), rcc.Rcc(0, size)
+    """Symbols of whole steps (c, numbers), and after them the calls `then` of a SymbolWriter."""
+    writer, law, coder = entropy.SymbolWriter(), rcc.Law(), rcc.Rcc(0, size)
     for c, numbers in steps:
         coder.write(rcc.Chunks(c, np.array(numbers, dtype=np.int64)), law, writer)
     for name, *args in then:
@@ -41,7 +41,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
     whole = (ROOT / "valid" / "rcc-pin.gvcc").read_bytes()
     plain = load("default")
     last = header_end(raw) - 5  # the schedule's number
-    deepest = stop.header.steps - stop.header.tail
+    deepest = stop.header.steps - stop.header.ode_steps
 
     def body(symbols: bytes = b"", step: int = 1, part: bytes = b"") -> bytes:
         return bytes([step]) + part + bytes(6) + symbols
@@ -53,7 +53,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         return rebuilt(stop, [body(sink(*chunk_head(n, c), *after))])
 
     def with_part(step: int, part: int) -> bytes:
-        gop = dataclasses.replace(stop.gops[0], part=1)  # for the layout's bit
+        gop = dataclasses.replace(stop.gops[0], fraction=1)  # for the layout's bit
         return rebuilt(dataclasses.replace(stop, gops=(gop,)), [body(b"", step, bytes([part]))])
 
     cut = dataclasses.replace(parted.gops[0], symbols=parted.gops[0].symbols[:8])
@@ -64,14 +64,14 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "schedule-steps": ("one step more than the schedule has", c,
                            rebuilt(stop, steps=stop.header.steps + 1)),
         "schedule-tail": ("one step of the tail more, and so one of the schedule less", c,
-                          rebuilt(stop, tail=stop.header.tail + 1)),
+                          rebuilt(stop, ode_steps=stop.header.ode_steps + 1)),
         "schedule-shift": ("a shift of 3 beside a schedule", c, rebuilt(stop, shift=3.0)),
         "schedule-stop": ("one coded step more than the schedule has", c,
                           rebuilt(stop, [body(b"", deepest + 1)])),
         "part-zero": ("a part of a step that is 0", c, with_part(1, 0)),
         "part-beyond": ("a part of a step after the last", c, with_part(deepest, 9)),
         "part-alone": ("a part of a step in a stream without a schedule", c,
-                       with_gops(plain, dataclasses.replace(plain.gops[0], stop=1, part=9))),
+                       with_gops(plain, dataclasses.replace(plain.gops[0], stop=1, fraction=9))),
         "blend-and-pin": ("frames that are both blended and pinned", c,
                           patched(whole, 6, bytes([whole[6] | 16]))),
         "pin-alone": ("pinned GOPs without overlap", c, rebuilt(pin, overlap=0)),
@@ -91,9 +91,9 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "rcc-rule": ("coder rcc with step rule ou", c, rebuilt(stop, rule="ou")),
         "rcc-allocation": ("coder rcc with uniform allocation", c,
                            rebuilt(stop, allocation="uniform")),
-        "rcc-size": ("chunks of at most 100 candidates", c, rebuilt(stop, size=100)),
-        "rcc-small": ("chunks of at most 8 candidates", c, rebuilt(stop, size=8)),
-        "rcc-large": ("chunks of at most 2^17 candidates", c, rebuilt(stop, size=2**17)),
+        "rcc-size": ("chunks of at most 100 candidates", c, rebuilt(stop, codebook_size=100)),
+        "rcc-small": ("chunks of at most 8 candidates", c, rebuilt(stop, codebook_size=8)),
+        "rcc-large": ("chunks of at most 2^17 candidates", c, rebuilt(stop, codebook_size=2**17)),
         "rcc-atoms": ("atoms beside chunks", c,
                       rebuilt(stop, [bytes([1, 0, 0, 0, 0, 1, 0]) + bytes(4)])),
         "no-chunks": ("a step of no chunks", c, chunks(0, 8)),

@@ -84,8 +84,8 @@ def rebuilt(stream: Stream, bodies: list[bytes] | None = None, **fields: Any) ->
 
 
 def sink(*calls: tuple[Any, ...]) -> bytes:
-    """Symbols made by calls of a Writer: ("bits", 3, 6), ("rice", 1, 0)."""
-    w = entropy.Writer()
+    """Symbols made by calls of a SymbolWriter: ("bits", 3, 6), ("rice", 1, 0)."""
+    w = entropy.SymbolWriter()
     for name, *args in calls:
         getattr(w, name)(*args)
     return w.finish()
@@ -183,12 +183,13 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
                       patched(data, data.index(b"\x19\1\5", prefix), b"\0")),
         "unreduced-rate": ("a frame rate of 5/5", c,
                            patched(data, data.index(b"\x19\1\5", prefix), b"\5\5")),
-        "tail": ("more last steps than steps", c, rebuilt(one, tail=9)),
+        "tail": ("more last steps than steps", c, rebuilt(one, ode_steps=9)),
         "gop-length": ("a GOP length of 6, against the prior's stride", c,
                        rebuilt(silent, gop=6, frames=12)),
         "wrong-path": ("path vp with a prior of path rf", c, rebuilt(one, path="vp", frames=5)),
-        "large-codebook": ("a codebook of 2^16 + 1 atoms", c, rebuilt(paper, size=2**16 + 1)),
-        "codebook-size": ("K for a coder that has none", c, rebuilt(one, size=64)),
+        "large-codebook": ("a codebook of 2^16 + 1 atoms", c,
+                           rebuilt(paper, codebook_size=2**16 + 1)),
+        "codebook-size": ("K for a coder that has none", c, rebuilt(one, codebook_size=64)),
         "gaussian-seed": ("a seed of 2^40 for the gaussian codebook", c,
                           rebuilt(paper, seed=2**40)),
         "prior-name": ("a prior with a blank in its name", c, rebuilt(one, prior="ti ny")),

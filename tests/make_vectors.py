@@ -58,7 +58,7 @@ def clip(frames: int, height: int, width: int) -> np.ndarray:
 
 
 YOUNGER = {
-    "table": 0,
+    "schedule": 0,
     "alignment": "fade",
     "context": 1,
     "reuse": 1,
@@ -67,11 +67,17 @@ YOUNGER = {
 }  # fields, and what they are in old files
 
 
+SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table", "chained": "tail"}
+"""Fields whose names in the vectors, which stay, are shorter."""
+
+
 def plain(value: Any) -> Any:
     """Dataclasses, bytes and fractions as JSON knows them."""
     if dataclasses.is_dataclass(value):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {n: v for n, v in fields.items() if n not in YOUNGER or v != YOUNGER[n]}
+        return {
+            SHORT.get(n, n): v for n, v in fields.items() if n not in YOUNGER or v != YOUNGER[n]
+        }
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value.hex() if isinstance(value, bytes) else str(value) if isinstance(value, Fraction) \
@@ -136,7 +142,7 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
          "check": list(r.check), "stills": [len(x) for x in r.stills],
          "counts": [sizes(step) for step in atoms], "sha256": digest(atoms),
          "residual": None if level is None else digest(level)}
-        | ({"part": r.part} if r.part else {})
+        | ({"part": r.fraction} if r.fraction else {})
         for r, atoms, level in zip(
             stream.gops, coded(stream, prior), levels(stream, prior), strict=True)
     ]  # fmt: skip
@@ -222,7 +228,7 @@ def write_list() -> None:
 def schedule_section() -> str:
     """The tables at the end of docs/format.md."""
     out = ""
-    for number, table in enumerate(schedules.TABLES, start=1):
+    for number, table in enumerate(schedules.SCHEDULES, start=1):
         lines = textwrap.wrap(", ".join(map(str, table)), 92)
         out += f"\nSchedule {number}, {len(table)} steps:\n\n"
         out += "".join(f"    {line}\n" for line in lines)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import io
 
+import decoding
 import faulty_vectors
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from hypothesis import strategies as st
 from test_bitstream import HEADER, layouts
 
 from gvcc import codec
-from gvcc.decode import session
-from gvcc.decode.assemble import Assembler
+from gvcc.decode import assemble
 from gvcc.format import gop
 from gvcc.format.bitstream import Header
 from gvcc.format.gop import Gop
@@ -43,14 +43,14 @@ def shown(header: Header, gops: list[Gop], chosen: set[int], causal: bool = True
     A GOP's pictures have values that depend on its own number, and, where latents are blended, on
     its latent frames: those up to the picture's own group, or (not `causal`) all.
     """
-    assembler, out, at = Assembler(header.overlap), dict[int, int](), -1
+    assembler, out, at = decoding.Pictured(header.overlap), dict[int, int](), -1
     latents: dict[int, torch.Tensor] = {}
     for i in sorted(chosen):
         frames = gops[i].latent_frames(STRIDE)
         latents[i] = torch.randn(1, frames, 1, 1, generator=torch.Generator().manual_seed(i))
         if header.alignment == "blend" and gops[i].fade and i - 1 in chosen:
             count = (gops[i].fade - 1) // STRIDE
-            latents[i - 1], latents[i] = session.blend(latents[i - 1], latents[i], count)
+            latents[i - 1], latents[i] = assemble.blend(latents[i - 1], latents[i], count)
     for i in sorted(chosen):
         g = gops[i]
         at = g.start + g.skip if at < 0 else at
@@ -62,8 +62,7 @@ def shown(header: Header, gops: list[Gop], chosen: set[int], causal: bool = True
         ready = assembler.add(g, pictures.numpy())
         out |= {at + n: int(p[0, 0, 0]) for n, p in enumerate(ready)}
         at += len(ready)
-    rest = assembler.flush()
-    return out | {at + n: int(p[0, 0, 0]) for n, p in enumerate(() if rest is None else rest)}
+    return out | {at + n: int(p[0, 0, 0]) for n, p in enumerate(assembler.finish())}
 
 
 @settings(deadline=None, max_examples=1000)

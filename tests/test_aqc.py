@@ -28,7 +28,7 @@ from gvcc.search.quality import METRICS, Goal, Surrogate
 from gvcc.search.stops import Pass, Stop, reach
 
 CODERS = ("rcc", "codebook")
-LAST = len(schedules.TABLES[-1])
+LAST = len(schedules.SCHEDULES[-1])
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +78,7 @@ def test_a_stop_decodes_to_the_encoders_own_latent(coder: str, step: int, part: 
     own, made = coded(coder)
     stop = made.stop(step, part)
     latent, symbols = made.latent(stop), made.symbols(stop)
-    record = replace(bitstream.empty_gop(own.gops[0]), stop=step, part=part, symbols=symbols,
+    record = replace(bitstream.empty_gop(own.gops[0]), stop=step, fraction=part, symbols=symbols,
                      check=trajectory.check(latent, own.draft, 0))  # fmt: skip
     data = whole_files.write(bitstream.Stream(own.draft, (record,)))
     read = parser.parse(data)
@@ -95,11 +95,11 @@ def test_part_of_a_step_costs_part_of_its_bits(coder: str) -> None:
         found = [made.stop(step, part).bits for part in (32, 96, 160, 224)]
         assert low < found[0] < found[-1] <= 1.05 * high
         for share in (0.25, 0.5, 0.75):
-            part = made.part_for(step, share * (high - low))
+            part = made.fraction_for(step, share * (high - low))
             assert 0 < part < 256
             got = (made.stop(step, part).bits - low) / (high - low)
             assert got == pytest.approx(share, abs=0.15)
-        parts = [made.part_for(step, b) for b in np.linspace(0, high - low, 20)]
+        parts = [made.fraction_for(step, b) for b in np.linspace(0, high - low, 20)]
         assert parts == sorted(parts) and parts[0] == 0 and parts[-1] == 255
 
 
@@ -109,7 +109,7 @@ def test_within_never_exceeds_its_bits_and_comes_near(coder: str) -> None:
     top, misses = made.bits(LAST), []
     for bits in [0, 1, 40, *np.geomspace(200, 1.2 * top, 40)]:
         got = made.within(bits)
-        assert got.bits <= bits and got == made.stop(got.step, got.part)
+        assert got.bits <= bits and got == made.stop(got.step, got.fraction)
         if bits >= top:
             assert got == Stop(LAST, 0, top)
         elif bits > 2000:
@@ -238,7 +238,7 @@ def test_symbols_of_a_stop_inside_a_step_are_a_prefix_and_the_parts_own() -> Non
     stop, whole = made.stop(6, 77), made.stop(6, 0)
     session = Session(own.draft, prior())
     coder, law = session.coder(), rcc.Law()
-    readers = [entropy.Reader(made.symbols(s)) for s in (stop, whole)]
+    readers = [entropy.SymbolReader(made.symbols(s)) for s in (stop, whole)]
     dim = int(np.prod(session.shape(own.gops[0])))
     laws = [law, rcc.Law()]
     for _ in range(6):

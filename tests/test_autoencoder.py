@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gvcc.errors import ConfigError
 from gvcc.priors import gauss, transformer
-from gvcc.priors.autoencoder import Autoencoder, Block, Shape
+from gvcc.priors.autoencoder import Autoencoder, AutoencoderShape, Block
 from gvcc.priors.transformer import Transformer
 from gvcc.train import runs
 from gvcc.train.autoencoder import AutoencoderRecipe, isometry
@@ -200,8 +200,10 @@ def test_isometry_shows_a_channel_that_is_damped(stirred):
 def test_the_shipped_decoder_is_cheap():
     """Under 6 GFLOP for a frame of 256x256: real time at 24 fps needs 0.15 TFLOP/s."""
     with torch.device("meta"):
-        c = Shape().channels
-        model = Autoencoder(Shape(), torch.empty(c, 768), torch.empty(c, 192), torch.empty(3), 1.0)
+        c = AutoencoderShape().channels
+        model = Autoencoder(
+            AutoencoderShape(), torch.empty(c, 768), torch.empty(c, 192), torch.empty(3), 1.0
+        )
         with FlopCounterMode(display=False) as counter:
             shown = model.decode(torch.empty(1, 9, 32, 32, c))
     assert shown.shape == (1, 33, 256, 256, 3)
@@ -214,7 +216,9 @@ def test_the_shipped_decoder_is_cheap():
 @pytest.mark.parametrize("kind", ["autoencoder", "transformer"])
 def test_every_parameter_has_one_optimiser(kind):
     """Muon takes the matrices inside, AdamW the first and last layers and all that is no matrix."""
-    model = small() if kind == "autoencoder" else Transformer(transformer.Shape(4, 64, 2))
+    model = (
+        small() if kind == "autoencoder" else Transformer(transformer.AutoencoderShape(4, 64, 2))
+    )
     muon, adam = optimisers(model, Recipe(1, 1))
     groups = [{id(p) for g in o.param_groups for p in g["params"]} for o in (muon, adam)]
     assert not groups[0] & groups[1]

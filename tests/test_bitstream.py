@@ -14,6 +14,7 @@ import spec_reader
 import whole_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_vectors import SHORT
 
 from gvcc.errors import Corrupt, FormatError, Truncated
 from gvcc.format import bitstream, entropy, gop, parser, schedules
@@ -24,7 +25,8 @@ from gvcc.records import Audio, Colour, Packet
 HEADER = Header(
     prior="gauss", digest=bytes(range(8)), width=48, height=32, frames=7,
     fps=Fraction(30000, 1001), colour=Colour(), gop=5, overlap=0, path="rf", rule="posterior",
-    coder="hadamard", allocation="matched", size=0, seed=1, steps=20, tail=5, shift=3.0,
+    coder="hadamard", allocation="matched", codebook_size=0, seed=1, steps=20, ode_steps=5,
+    shift=3.0,
     g_scale=0.0, knob=1.0, multistep=True, audio=True,
 )  # fmt: skip
 SOUND = Audio(
@@ -55,7 +57,7 @@ def record(g: Gop, stop: int = 0, check: tuple[int, ...] = (0,) * 4, **fields: A
 def example() -> Stream:
     """A GOP of 5 frames without a reference, and one of 3 that starts from its last picture and
     ends with a still (of nonsense)."""
-    w, counts = entropy.Writer(), entropy.Counts()
+    w, counts = entropy.SymbolWriter(), entropy.Counts()
     counts.write([2, 1], w)
     w.uniform(np.array([5, 1023]), 1024)
     w.uniform(np.array([6]), 1024)
@@ -69,20 +71,21 @@ def as_spec(data: bytes) -> dict[str, Any]:
     stream = parser.parse(data)
     h = stream.header
     end = parser.read_header(data)[1]
-    header = dataclasses.asdict(h) | {
+    header = {SHORT.get(k, k): v for k, v in dataclasses.asdict(h).items()} | {
         "digest": h.digest.hex(),
         "fps": h.fps.as_integer_ratio(), "pixel_aspect": h.pixel_aspect.as_integer_ratio(),
         "colour": [h.colour.matrix, h.colour.primaries, h.colour.transfer],
-        "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.table > 0)
+        "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.schedule > 0)
         + 16 * gop.ALIGNMENTS.index(h.alignment),
-        "table": h.table or None,
+        "table": h.schedule or None,
         "shift": int(h.shift * 256), "g_scale": int(h.g_scale * 256), "knob": int(h.knob * 64),
         "crc": int.from_bytes(data[end - 4 : end], "little"),
     }  # fmt: skip
     del header["audio"], header["multistep"]
     gops = [dataclasses.asdict(g) | {"check": list(g.check)} for g in stream.gops]
     for g in gops:
-        del g["gop"]["tail"]
+        del g["gop"]["chained"]
+        g["part"] = g.pop("fraction")
     audio = stream.audio and dataclasses.asdict(stream.audio)
     if audio:
         base = audio["time_base"]
@@ -138,11 +141,11 @@ def headers(draw: st.DrawFn) -> Header:
     allocation = "matched" if rcc else draw(st.sampled_from(bitstream.ALLOCATIONS))
     most = draw(st.integers(1, 1024))  # frames of a GOP
     overlap = draw(st.integers(0, most // 2))
-    table = draw(st.integers(0, len(schedules.TABLES)))
+    table = draw(st.integers(0, len(schedules.SCHEDULES)))
     tail = draw(st.integers(1, steps))
     if table:
-        tail = draw(st.integers(1, 255 - len(schedules.TABLES[table - 1])))
-        steps = tail + len(schedules.TABLES[table - 1])
+        tail = draw(st.integers(1, 255 - len(schedules.SCHEDULES[table - 1])))
+        steps = tail + len(schedules.SCHEDULES[table - 1])
     size = draw(st.integers(1, 2**16)) if gaussian else 2 ** draw(st.integers(4, 16)) if rcc else 0
     fps = st.fractions(Fraction(1, 2**16), 2**16, max_denominator=2**31)
     return Header(
@@ -152,9 +155,9 @@ def headers(draw: st.DrawFn) -> Header:
         colour=Colour(draw(byte), draw(byte), draw(byte), draw(st.booleans())),
         gop=most, overlap=overlap,
         path="rf" if rule != "posterior" else draw(st.sampled_from(bitstream.PATHS)),
-        rule=rule, coder=coder, allocation=allocation, size=size,
+        rule=rule, coder=coder, allocation=allocation, codebook_size=size,
         seed=draw(st.integers(0, 2**31 - 1 if gaussian else 2**64 - 1)),
-        steps=steps, tail=tail, table=table,
+        steps=steps, ode_steps=tail, schedule=table,
         alignment=draw(st.sampled_from(gop.ALIGNMENTS if overlap else gop.ALIGNMENTS[:2])),
         shift=1.0 if table else draw(st.integers(1, 65280)) / 256,
         g_scale=draw(st.integers(0, 65280)) / 256,
@@ -210,12 +213,12 @@ def streams(draw: st.DrawFn) -> Stream:
     for g in draw(layouts(header)):
         symbols = draw(st.binary(max_size=6)) * 4
         most = 4 * len(symbols) if header.allocation == "uniform" else 0
-        stop = draw(st.integers(0, header.steps - header.tail))
-        parted = header.table and stop < header.steps - header.tail
+        stop = draw(st.integers(0, header.steps - header.ode_steps))
+        parted = header.schedule and stop < header.steps - header.ode_steps
         gops.append(
             record(
                 g, stop, tuple(draw(st.lists(st.integers(-128, 127), min_size=4, max_size=4))),
-                part=draw(st.integers(0, 255)) if parted else 0,
+                fraction=draw(st.integers(0, 255)) if parted else 0,
                 atoms=draw(st.integers(0, most)), tail_atoms=draw(st.integers(0, most)),
                 stills=tuple(draw(st.binary(max_size=5)) for _ in range(g.stills)),
                 residual=draw(st.binary(max_size=5)), symbols=symbols,
@@ -276,11 +279,11 @@ def test_every_truncation() -> None:
 
 
 def test_records_are_handed_out_before_a_cut() -> None:
-    reader = parser.Reader(io.BytesIO(GOLDEN_BYTES[: STARTS[3] + 9]))
+    reader = parser.StreamReader(io.BytesIO(GOLDEN_BYTES[: STARTS[3] + 9]))
     found = reader.records()
     assert next(found) == SOUND
     coded = next(found)
-    assert isinstance(coded, parser.Coded)
+    assert isinstance(coded, parser.StoredGop)
     assert coded.record(reader.header) == example().gops[0]
     with pytest.raises(Truncated, match="1 GOPs are whole, 5 of 7 frames"):
         next(found)
@@ -289,9 +292,9 @@ def test_records_are_handed_out_before_a_cut() -> None:
 def test_a_damaged_body_leaves_the_records_after_it_readable() -> None:
     data = bytearray(GOLDEN_BYTES)
     data[STARTS[2] + 12] ^= 1
-    reader = parser.Reader(io.BytesIO(bytes(data)))
+    reader = parser.StreamReader(io.BytesIO(bytes(data)))
     _, first, second = reader.records()
-    assert isinstance(first, parser.Coded) and isinstance(second, parser.Coded)
+    assert isinstance(first, parser.StoredGop) and isinstance(second, parser.StoredGop)
     assert not first.whole and first.gop == example().gops[0].gop
     with pytest.raises(Corrupt, match="checksum of GOP 0"):
         first.record(reader.header)
@@ -309,11 +312,11 @@ class Trickle(io.BytesIO):
 
 
 def test_reading_takes_what_comes_and_never_asks_for_much() -> None:
-    assert next(parser.Reader(Trickle(GOLDEN_BYTES)).records()) == SOUND
+    assert next(parser.StreamReader(Trickle(GOLDEN_BYTES)).records()) == SOUND
     head = bitstream.write_header(dataclasses.replace(HEADER, audio=False))
     lie = Trickle(head + b"\x47\xff\xff\xff\xff\x7f" + b"\0" * 50)
     with pytest.raises(Truncated):
-        next(parser.Reader(lie).records())
+        next(parser.StreamReader(lie).records())
     assert lie.asked <= 2**20
 
 

@@ -28,12 +28,12 @@ EDGES = [  # field, name in the message, the last values that are legal, the fir
     ("gop", "GOP length", (1, 1024), (0, 1025)),
     ("overlap", "overlap", (0, 2), (3,)),
     ("steps", "steps", (255,), (1, 0)),
-    ("tail", "tail", (1, 20), (0, 21)),
+    ("ode_steps", "ODE steps", (1, 20), (0, 21)),
     ("shift", "shift", (1 / 256, 255), (0.0, 255 + 1 / 256)),
     ("g_scale", "g_scale", (0.0, 255), (255 + 1 / 256,)),
     ("knob", "knob", (1, 2), (63 / 64, 129 / 64)),
     ("seed", "seed", (0, 2**64 - 1), (-1, 2**64)),
-    ("size", "codebook size", (0,), (1, 2**16)),
+    ("codebook_size", "codebook size", (0,), (1, 2**16)),
 ]  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def test_ranges(field: str, name: str, good: tuple[Any, ...], bad: tuple[Any, ..
 
 
 def test_ranges_of_the_gaussian_coder() -> None:
-    paper = dataclasses.replace(HEADER, coder="gaussian", size=2**16, seed=2**31 - 1)
+    paper = dataclasses.replace(HEADER, coder="gaussian", codebook_size=2**16, seed=2**31 - 1)
     assert parser.read_header(bitstream.write_header(paper))[0] == paper
-    for fields in ({"size": 0}, {"size": 2**16 + 1}, {"seed": 2**31}):
+    for fields in ({"codebook_size": 0}, {"codebook_size": 2**16 + 1}, {"seed": 2**31}):
         with pytest.raises(Corrupt):
             dataclasses.replace(paper, **fields).check(Limits())
     for rule in ("em", "ou"):
@@ -61,20 +61,23 @@ def test_ranges_of_the_gaussian_coder() -> None:
             dataclasses.replace(HEADER, path="vp", rule=rule).check(Limits())
 
 
-RCC = dataclasses.replace(HEADER, coder="rcc", size=2**14)
-STEPS = len(schedules.TABLES[0])
-TABLE = dataclasses.replace(HEADER, table=1, steps=STEPS + 5, tail=5, shift=1.0)
+RCC = dataclasses.replace(HEADER, coder="rcc", codebook_size=2**14)
+STEPS = len(schedules.SCHEDULES[0])
+TABLE = dataclasses.replace(HEADER, schedule=1, steps=STEPS + 5, ode_steps=5, shift=1.0)
 PIN = dataclasses.replace(HEADER, overlap=1, alignment="pin")
+
+
+def sizes(*values: int) -> list[dict[str, Any]]:
+    return [{"codebook_size": value} for value in values]
 
 
 @pytest.mark.parametrize(
     "base,good,bad",
     [
-        (RCC, [{"size": 16}, {"size": 2**16}, {"seed": 2**64 - 1}, {"path": "vp"}],
-         [{"size": 0}, {"size": 8}, {"size": 48}, {"size": 2**17}, {"rule": "ou"}, {"rule": "em"},
-          {"allocation": "uniform"}]),
-        (TABLE, [{"tail": 255 - STEPS, "steps": 255}, {"tail": 1, "steps": STEPS + 1}],
-         [{"steps": STEPS + 4}, {"steps": STEPS + 6}, {"tail": 4}, {"shift": 257 / 256},
+        (RCC, [*sizes(16, 2**16), {"seed": 2**64 - 1}, {"path": "vp"}],
+         [*sizes(0, 8, 48, 2**17), {"rule": "ou"}, {"rule": "em"}, {"allocation": "uniform"}]),
+        (TABLE, [{"ode_steps": 255 - STEPS, "steps": 255}, {"ode_steps": 1, "steps": STEPS + 1}],
+         [{"steps": STEPS + 4}, {"steps": STEPS + 6}, {"ode_steps": 4}, {"shift": 257 / 256},
           {"shift": 255 / 256}]),
         (PIN, [{"overlap": 2}], [{"overlap": 0}, {"overlap": 3}]),
     ],
@@ -91,9 +94,9 @@ def test_ranges_of_the_trajectory_mode(
 
 
 def test_unknown_schedules() -> None:
-    number = len(schedules.TABLES) + 1
+    number = len(schedules.SCHEDULES) + 1
     with pytest.raises(Unsupported, match=f"schedule number {number}"):
-        bitstream.write_header(dataclasses.replace(TABLE, table=number))
+        bitstream.write_header(dataclasses.replace(TABLE, schedule=number))
 
 
 def test_limits() -> None:
@@ -153,18 +156,18 @@ def test_bodies(body: bytes, what: str) -> None:
 @pytest.mark.parametrize(
     "table,body,what",
     [
-        (1, b"", "stop"), (1, b"\x01", "part"), (1, b"\x01\x02\0\0\0", "check"),
+        (1, b"", "stop"), (1, b"\x01", "fraction"), (1, b"\x01\x02\0\0\0", "check"),
         (1, b"\x01\0" + bytes(6), "announced"), (0, b"\x01\x02" + bytes(6), "announced"),
         (1, bytes([STEPS, 1]) + bytes(6), "coded steps"),
     ],
 )  # fmt: skip
 def test_bodies_with_a_part_of_a_step(table: int, body: bytes, what: str) -> None:
-    fields = dict(frames=1, audio=False) | (dict(table=0, shift=3.0) if not table else {})
+    fields = dict(frames=1, audio=False) | (dict(schedule=0, shift=3.0) if not table else {})
     head = bitstream.write_header(dataclasses.replace(TABLE, **fields))
     whole = bytes([STEPS - 1, 255]) + bytes(6)
     if table:
         data = head + bitstream.write_record(0x47, b"\x20\x01", whole, 0, head)
-        assert parser.parse(data).gops[0].part == 255
+        assert parser.parse(data).gops[0].fraction == 255
     data = head + bitstream.write_record(0x47, b"\x20\x01", body, 0, head)
     with pytest.raises(Corrupt, match=what):
         parser.parse(data)

@@ -80,7 +80,12 @@ def test_paper_preset_with_its_own_knobs(run: Run, clip: Path, tmp_path: Path) -
     args = ("--preset", "paper", "-M", "4", "-K", "64", "--steps", "8", "--frames", "1")
     assert run("encode", clip, "-o", file, *args).code == 0
     header = gvcc.inspect(file.read_bytes()).header
-    assert (header.coder, header.size, header.steps, header.frames) == ("gaussian", 64, 8, 1)
+    assert (header.coder, header.codebook_size, header.steps, header.frames) == (
+        "gaussian",
+        64,
+        8,
+        1,
+    )
     assert gvcc.inspect(file.read_bytes()).gops[0].atoms == 4 * 5
 
 

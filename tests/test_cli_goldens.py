@@ -5,11 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import cli_goldens
+import pytest
+from cli_runner import Run
 
 
-def test_what_the_command_line_says(tmp_path: Path) -> None:
+def test_what_the_command_line_says(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a change that is meant: python tests/cli_goldens.py."""
-    found = cli_goldens.goldens(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    cli_goldens.prepare(tmp_path)
+
+    def say(args: list[str]) -> tuple[str, int]:
+        done = run(*args)
+        return done.out.decode() + done.err, done.code
+
+    found = cli_goldens.goldens(tmp_path, say)
     kept = {p.name: p.read_text() for p in cli_goldens.ROOT.iterdir()}
     assert set(found) == set(kept)
     assert {n: t for n, t in found.items() if t != kept[n]} == {}

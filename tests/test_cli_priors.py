@@ -131,8 +131,8 @@ def test_settings_survive_a_header(asked):
     header = Header(
         prior="m", digest=bytes(8), width=48, height=32, frames=7, fps=Fraction(25),
         colour=Colour(), gop=5, overlap=0, path="rf", rule="posterior", coder="hadamard",
-        allocation="matched", size=0, seed=1, steps=20, tail=5, shift=3.0, g_scale=0.0, knob=1.0,
-        multistep=True, audio=False, settings=chosen.changed,
+        allocation="matched", codebook_size=0, seed=1, steps=20, ode_steps=5, shift=3.0,
+        g_scale=0.0, knob=1.0, multistep=True, audio=False, settings=chosen.changed,
     )  # fmt: skip
     back = parser.read_header(bitstream.write_header(header))[0]
     assert back == header and back.version == (3 if chosen.changed else 2)

@@ -113,7 +113,7 @@ def test_sound_that_cannot_be_written(run: Run, sounding: Path, tmp_path: Path) 
 def unsound(sounding: Path, tmp_path: Path) -> Path:
     """A file with a damaged byte in its sound."""
     data = bytearray(sounding.read_bytes())
-    data[len(parser.Reader(io.BytesIO(data)).head) + 400] ^= 1
+    data[len(parser.StreamReader(io.BytesIO(data)).head) + 400] ^= 1
     path = tmp_path / "unsound.gvcc"
     path.write_bytes(data)
     return path

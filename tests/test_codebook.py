@@ -206,13 +206,13 @@ def test_what_is_chosen_can_be_written_read_and_replayed(make, dim, m, seed):
     r = normal(seed, dim)
     symbols = coder.choose(r, m, where)
     assert symbols.dtype == np.int64 and symbols.shape == (m,)
-    writer, counter = entropy.Writer(), entropy.Counter()
+    writer, counter = entropy.SymbolWriter(), entropy.Counter()
     coder.write(symbols, writer)
     coder.write(symbols, counter)
     assert coder.bits(m) == writer.total == counter.total
     data = writer.finish()
     assert coder.bits(m) <= 8 * len(data)
-    read = make(dim).read(m, entropy.Reader(data))
+    read = make(dim).read(m, entropy.SymbolReader(data))
     assert np.array_equal(read, symbols)
     z = make(dim).replay(read, where)
     assert torch.equal(z, coder.replay(symbols, where))
@@ -236,12 +236,12 @@ def test_minus_the_target_turns_every_sign():
 
 
 def test_a_subset_rank_beyond_the_last_is_corrupt():
-    writer = entropy.Writer()
+    writer = entropy.SymbolWriter()
     bits = entropy.subset_bits(100, 3)
     writer.bits(math.comb(100, 3), bits)
     writer.uniform(np.zeros(3, np.int64), 2)
     with pytest.raises(Corrupt, match="rank"):
-        Gaussian(42, 16, 100).read(3, entropy.Reader(writer.finish()))
+        Gaussian(42, 16, 100).read(3, entropy.SymbolReader(writer.finish()))
 
 
 @pytest.mark.parametrize("coder", [Hadamard(1, 20000), Gaussian(42, 20000, 128)], ids=type)

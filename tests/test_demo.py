@@ -19,7 +19,7 @@ from rich.console import Console
 
 import gvcc
 from gvcc import codec
-from gvcc.cli import demo
+from gvcc.cli import showcase as demo
 from gvcc.pictures import media
 from gvcc.pictures.media import Video
 

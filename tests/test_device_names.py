@@ -22,7 +22,7 @@ from gvcc.errors import ConfigError, GvccError
 from gvcc.format import rng
 from gvcc.priors import devices, gauss, nano
 from gvcc.priors.spectrum import StationaryGaussian
-from gvcc.priors.transformer import Shape, Transformer
+from gvcc.priors.transformer import Transformer, TransformerShape
 from gvcc.search.config import EncodeConfig
 from gvcc.train import flow, loop, runs
 
@@ -198,7 +198,7 @@ def test_a_loss_on_a_gpu_is_the_cpus() -> None:
         with gpus():
             gauss_model = StationaryGaussian(tiny_prior.load().model._log_power, at)
             torch.manual_seed(1)
-            net = Transformer(Shape(6, 64, 1))
+            net = Transformer(TransformerShape(6, 64, 1))
             held = torch.from_numpy(pool[:2]).float().to(at)
             task = flow.FlowTask(net, gauss_model, pool, held, recipe, at)
             loss = task.loss(0)

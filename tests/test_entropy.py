@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from gvcc.errors import Corrupt
 from gvcc.format import entropy
-from gvcc.format.entropy import Counter, Counts, Reader, Sink, Writer, subset_bits, subset_rank
+from gvcc.format.entropy import (
+    Counter,
+    Counts,
+    Sink,
+    SymbolReader,
+    SymbolWriter,
+    subset_bits,
+    subset_rank,
+)
 
 Call = tuple[str, int, int]  # ("uniform" | "bits" | "rice", value, bits or k)
 
@@ -29,7 +37,7 @@ def put(sink: Sink, calls: list[Call]) -> None:
 
 
 def take(reader: Any, calls: list[Call]) -> list[int]:
-    """What a Reader, or the spec reader's Symbols, makes of it."""
+    """What a SymbolReader, or the spec reader's Symbols, makes of it."""
     out = []
     for name, _, k in calls:
         if name == "uniform":
@@ -62,7 +70,7 @@ calls = st.lists(
 
 
 def words(calls: list[Call]) -> list[str]:
-    w = Writer()
+    w = SymbolWriter()
     put(w, calls)
     return [f"{v:08x}" for v in np.frombuffer(w.finish(), "<u4")]
 
@@ -86,13 +94,13 @@ def test_literal_words(calls: list[Call], expected: str) -> None:
 
 def test_atoms_of_more_than_24_bits_are_split() -> None:
     values, size = np.array([0x1234567, 0x0ABCDEF]), 1 << 25
-    w, split = Writer(), Writer()
+    w, split = SymbolWriter(), SymbolWriter()
     w.uniform(values, size)
     split.uniform(values >> 16, 1 << 9)
     split.uniform(values & 0xFFFF, 1 << 16)
     data = w.finish()
     assert data == split.finish() and w.total == 50
-    assert Reader(data).uniform(2, size).tolist() == values.tolist()
+    assert SymbolReader(data).uniform(2, size).tolist() == values.tolist()
     dim = (1 << 23) + 1  # P = 2^24
     atoms = spec_reader.Symbols(data).hadamard(2, dim)
     assert [2 * i + minus for i, minus in atoms] == values.tolist()
@@ -104,21 +112,21 @@ def test_atoms_of_more_than_24_bits_are_split() -> None:
 @settings(deadline=None)
 @given(calls)
 def test_round_trip_and_cost(calls: list[Call]) -> None:
-    writer, counter = Writer(), Counter()
+    writer, counter = SymbolWriter(), Counter()
     put(writer, calls)
     put(counter, calls)
     data = writer.finish()
     assert counter.total == writer.total
     assert len(data) % 4 == 0 and writer.total <= 8 * len(data)
     wanted = [value for _, value, _ in calls]
-    assert take(Reader(data), calls) == wanted
+    assert take(SymbolReader(data), calls) == wanted
     assert take(spec_reader.Symbols(data), calls) == wanted
 
 
 @settings(deadline=None)
 @given(calls)
 def test_length(calls: list[Call]) -> None:
-    writer = Writer()
+    writer = SymbolWriter()
     put(writer, calls)
     assert len(writer.finish()) <= 4 * (writer.total // 32 + 1) if writer.total else b"" == b""
 
@@ -127,7 +135,7 @@ def test_length_where_it_is_tightest() -> None:
     """One bit short of whole words is what a rate budget aims at."""
     rng, longest = random.Random(1), 0
     for _ in range(3000):
-        writer, left = Writer(), 63
+        writer, left = SymbolWriter(), 63
         while left:
             k = min(rng.choice((1, 3, 5, 7, 13, 16, 17, 20, 23)), left)
             v = rng.choice((0, 1, 2**k - 1, rng.getrandbits(k)))
@@ -140,12 +148,12 @@ def test_length_where_it_is_tightest() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**20 - 1), max_size=50))
 def test_arrays_equal_single_calls(values: list[int]) -> None:
-    one, each = Writer(), Writer()
+    one, each = SymbolWriter(), SymbolWriter()
     one.uniform(np.array(values, dtype=np.int64), 1 << 20)
     put(each, [("uniform", v, 20) for v in values])
     data = one.finish()
     assert data == each.finish()
-    assert Reader(data).uniform(len(values), 1 << 20).tolist() == values
+    assert SymbolReader(data).uniform(len(values), 1 << 20).tolist() == values
 
 
 # -- subsets ----------------------------------------------------------------------------------
@@ -193,13 +201,13 @@ steps = st.integers(1, 5).flatmap(
 @settings(deadline=None)
 @given(steps)
 def test_counts_round_trip_and_cost(steps: list[list[int]]) -> None:
-    writer, model = Writer(), Counts()
+    writer, model = SymbolWriter(), Counts()
     for counts in steps:
         before, cost = writer.total, model.cost(counts, 0)
         model.write(counts, writer)
         assert writer.total - before == cost
     data = writer.finish()
-    reader, again, spec = Reader(data), Counts(), spec_reader.Symbols(data)
+    reader, again, spec = SymbolReader(data), Counts(), spec_reader.Symbols(data)
     seen: list[list[int]] = []
     for counts in steps:
         assert again.read(len(counts), reader) == counts
@@ -217,10 +225,10 @@ def test_counts_cost_little_where_they_grow_smoothly() -> None:
 
 @pytest.mark.parametrize("value", [-1, entropy.MOST_ATOMS + 1])
 def test_counts_out_of_range(value: int) -> None:
-    w = Writer()
+    w = SymbolWriter()
     w.rice(2 * value if value >= 0 else -2 * value - 1, 3)
     with pytest.raises(Corrupt, match="atoms in one frame-step"):
-        Counts().read(1, Reader(w.finish()))
+        Counts().read(1, SymbolReader(w.finish()))
 
 
 # -- hostile bytes ----------------------------------------------------------------------------
@@ -228,33 +236,33 @@ def test_counts_out_of_range(value: int) -> None:
 
 def test_overrun() -> None:
     for data in (b"", b"\0" * 4, b"\0" * 40):
-        reader = Reader(data)
+        reader = SymbolReader(data)
         with pytest.raises(Corrupt, match="more symbols"):
             reader.uniform(8 * len(data) + 1, 2)
-        reader = Reader(data)
+        reader = SymbolReader(data)
         with pytest.raises(Corrupt, match="more symbols"):
             while True:
                 reader.rice(0)
     with pytest.raises(Corrupt, match="more symbols"):
-        Reader(b"\0" * 4).uniform(2**62, 2)  # before any memory is taken
+        SymbolReader(b"\0" * 4).uniform(2**62, 2)  # before any memory is taken
 
 
 def test_half_words() -> None:
     for n in (1, 2, 3, 5, 7):
         with pytest.raises(Corrupt, match="32-bit words"):
-            Reader(b"\0" * n)
+            SymbolReader(b"\0" * n)
 
 
 def test_bytes_that_no_encoder_writes() -> None:
     with pytest.raises(Corrupt, match="range coder"):
-        Reader(b"\xff" * 8).uniform(1, 2)
+        SymbolReader(b"\xff" * 8).uniform(1, 2)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=40).map(lambda b: b[: len(b) // 4 * 4]), calls)
 def test_garbage_is_read_or_refused_alike(data: bytes, calls: list[Call]) -> None:
     """Whatever the bytes: numbers, or Corrupt; and the spec reader agrees at each call."""
-    reader, spec = Reader(data), spec_reader.Symbols(data)
+    reader, spec = SymbolReader(data), spec_reader.Symbols(data)
     for one in calls:
         try:
             found: Any = take(reader, [one])
@@ -279,7 +287,7 @@ def test_no_panic_escapes() -> None:
         data = rng.bytes(n) if kind < 2 else (b"\xff" if kind == 2 else b"\0") * n
         data = b"\xff" * 4 + data if kind == 1 else data
         try:
-            reader = Reader(data)
+            reader = SymbolReader(data)
             while True:
                 size = 1 << int(rng.integers(0, 41))
                 reader.uniform(int(rng.integers(0, 4)), size)

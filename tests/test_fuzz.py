@@ -73,7 +73,7 @@ def decode(data: bytes) -> str:
 
 def too_much_work(h: Header) -> bool:
     """Whether an honest file like this takes longer than a fuzzer can wait."""
-    atoms = h.size * h.width * h.height * h.steps * (h.coder == "gaussian")
+    atoms = h.codebook_size * h.width * h.height * h.steps * (h.coder == "gaussian")
     return atoms > WORK or (h.prior == "nano" and h.steps > STEPS)
 
 
@@ -162,10 +162,11 @@ EXTREMES: dict[str, list[Any]] = {
     "fps": [Fraction(1, 65536), Fraction(65536), Fraction(24000, 1001), Fraction(2**63, 3)],
     "gop": [0, 1, 2, 5, 9, 1021, 1024], "overlap": [0, 1, 2, 3, 4, 512],
     "rule": list(bitstream.RULES), "path": list(bitstream.PATHS), "coder": list(bitstream.CODERS),
-    "allocation": list(bitstream.ALLOCATIONS), "size": [0, 1, 2, 64, 100, 5000, 2**16, 2**16 + 1],
-    "table": [0, 1, 2, 77], "alignment": list(gop.ALIGNMENTS),
+    "allocation": list(bitstream.ALLOCATIONS), 
+    "codebook_size": [0, 1, 2, 64, 100, 5000, 2**16, 2**16 + 1],
+    "schedule": [0, 1, 2, 77], "alignment": list(gop.ALIGNMENTS),
     "seed": [0, 1, 2**31 - 1, 2**31, 2**63, 2**64 - 1], "steps": [0, 2, 3, 8, 40, 255],
-    "tail": [0, 1, 2, 7], "shift": [0.0, 1 / 256, 1.0, 255.0, 255.99],
+    "ode_steps": [0, 1, 2, 7], "shift": [0.0, 1 / 256, 1.0, 255.0, 255.99],
     "g_scale": [0.0, 3.0, 255.0], "knob": [1.0, 1.3, 2.0, 255 / 64],
     "multistep": [False, True], "audio": [False, True],
     "prior": ["tiny", "gauss", "", "x" * 65, "a b"], "digest": [b"\0" * 8],
@@ -200,10 +201,10 @@ def mutate_fields(rng: random.Random) -> bytes:
             stills = tuple(one_byte(x, rng) if rng.randrange(2) else b"" for x in g.stills)
             g = dataclasses.replace(g, stills=stills)
         elif kind == 7 and number in CHUNKS:
-            symbols = other_chunks(stream.header.size, CHUNKS[number][i], rng)
+            symbols = other_chunks(stream.header.codebook_size, CHUNKS[number][i], rng)
             g = dataclasses.replace(g, symbols=symbols)
         elif kind == 8:
-            g = dataclasses.replace(g, part=rng.choice((0, 1, g.part, 255)))
+            g = dataclasses.replace(g, fraction=rng.choice((0, 1, g.fraction, 255)))
         elif kind == 9:
             g = dataclasses.replace(g, residual=one_byte(g.residual, rng) or b"\0\x80\0\0\0\0")
         else:
@@ -225,7 +226,7 @@ def one_byte(data: bytes, rng: random.Random) -> bytes:
 
 def hostile_symbols(rng: random.Random) -> bytes:
     """Well coded numbers, but of the wrong kind or size."""
-    w = entropy.Writer()
+    w = entropy.SymbolWriter()
     for _ in range(rng.randrange(1, 30)):
         if rng.randrange(2):
             w.rice(rng.choice((0, 1, 2, 9, 200, 2**21, 2**21 + 2, 2**32 - 1)), rng.randrange(6))
@@ -323,7 +324,7 @@ def test_announced_frames_take_no_memory(memory: int) -> None:
 @pytest.mark.parametrize("count", [4097, 2**15, 2**20])
 def test_announced_atoms_take_no_time(count: int) -> None:
     stream = STREAMS[list(make_vectors.VALID).index("gaussian-matched")]
-    header = dataclasses.replace(stream.header, size=2**16, frames=1)
+    header = dataclasses.replace(stream.header, codebook_size=2**16, frames=1)
     for room in (0, 4 * 2**16):
         symbols = faulty_vectors.sink(("rice", 2 * count, 0)) + b"\0" * room
         data = whole_files.write(Stream(header, (empty(1, 1, symbols),)))
@@ -339,7 +340,7 @@ def test_announced_chunks_take_no_memory(memory: int, c: int) -> None:
     likeliest number costs less than a bit.)"""
     coder = rcc.Rcc(1, 2**16)
     for n in (0, 2**20 - (c > 4), 2**20, 2**26, 2**26 + 1, 2**31 - 1):
-        reader = entropy.Reader(faulty_vectors.sink(*faulty_trajectories.chunk_head(n, c)))
+        reader = entropy.SymbolReader(faulty_vectors.sink(*faulty_trajectories.chunk_head(n, c)))
         start = time.process_time()
         with pytest.raises(Corrupt, match="announced|chunks of 67108864 values"):
             coder.read(2**26, rcc.Law(), reader)

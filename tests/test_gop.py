@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
+import decoding
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc.decode.assemble import Assembler, cross_fade
+from gvcc.decode.assemble import cross_fade
 from gvcc.errors import ConfigError, Corrupt
-from gvcc.format import bitstream
 from gvcc.format.gop import Gop, dependents, legal_length, needed
 from gvcc.search.plan import MODES, SHARING, plan, variants
 
@@ -96,9 +95,9 @@ def test_modes(p: Planned) -> None:
     elif p.mode == "flf2v":
         assert firsts <= {"still", "shared"}
         assert all(g.last == (g.frames > 1) for g in p.gops)
-        assert not any(g.tail for g in p.gops)
+        assert not any(g.chained for g in p.gops)
     elif p.mode == "overlap":
-        assert not any(g.stills or g.tail for g in p.gops)
+        assert not any(g.stills or g.chained for g in p.gops)
         number = 0  # within the scene
         for g in p.gops:
             number = 0 if shown(g).start in p.cuts else number
@@ -112,7 +111,7 @@ def test_modes(p: Planned) -> None:
         assert firsts <= {"still", "previous"} and not any(g.last for g in p.gops)
         nexts = [*p.gops[1:], None]
         for g, after in zip(p.gops, nexts, strict=True):
-            assert g.tail == (after is not None and after.first == "previous")
+            assert g.chained == (after is not None and after.first == "previous")
 
 
 @pytest.mark.parametrize("mode", ["i2v", "flf2v", "auto"])
@@ -144,7 +143,7 @@ def test_variants_are_the_published_modes_for_the_same_frames(p: Planned, shared
         assert [o.mode for o in options] == ["t2v", "i2v", "flf2v"][: 2 + (g.frames > 1)]
         assert {(o.start + o.skip, o.end) for o in options} == {(g.start + g.skip, g.end)}
         assert all((o.first == "shared") == (o.skip > 0 and shared) for o in options)
-        assert not any(o.tail for o in options if o.last)
+        assert not any(o.chained for o in options if o.last)
 
 
 @settings(deadline=None)
@@ -356,29 +355,18 @@ def pictures(*values: int) -> np.ndarray:
     return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
-class Pictured:
-    """An assembler of GOPs whose latents are their pictures."""
-
-    def __init__(self, overlap: int) -> None:
-        header: Any = SimpleNamespace(overlap=overlap, alignment="fade", height=2, width=2)
-        self.assembler = Assembler(header, 4, lambda record, latent: latent)  # type: ignore
-
-    def add(self, g: Gop, frames: np.ndarray) -> np.ndarray:
-        return self.assembler.add(bitstream.empty_gop(g), frames)  # type: ignore[arg-type]
-
-
 @settings(deadline=None, max_examples=50)
 @given(planned(choose=True))
 def test_the_assembler_gives_each_picture_once_in_order(p: Planned) -> None:
     """GOPs that agree on a frame, cross-faded or not, give that frame."""
-    assembler, out = Pictured(p.overlap), []
+    assembler, out = decoding.Pictured(p.overlap), []
     for g in p.gops:
         out.append(assembler.add(g, pictures(*(f % 256 for f in range(g.start, g.end)))))
         # Nothing is held back but what the next GOP may fade into.
         assert sum(map(len, out)) >= g.end - p.overlap
-    out.append(assembler.assembler.finish())
+    out.append(assembler.finish())
     assert np.array_equal(np.concatenate(out), pictures(*(f % 256 for f in range(p.frames))))
-    assert len(assembler.assembler.finish()) == 0
+    assert len(assembler.finish()) == 0
 
 
 def test_the_cross_fade_by_hand() -> None:
@@ -387,15 +375,15 @@ def test_the_cross_fade_by_hand() -> None:
     assert np.array_equal(faded, pictures(64, 101, 64))  # 63.75, 100.5, 63.75
     assert np.array_equal(cross_fade(pictures(10), pictures(13)), pictures(12))  # 11.5
     # Two GOPs of 4, 2 in common: weights 1/3 and 2/3.
-    assembler = Pictured(2)
+    assembler = decoding.Pictured(2)
     first = assembler.add(Gop(0, 4), pictures(9, 9, 90, 90))
     second = assembler.add(Gop(2, 4, fade=2), pictures(0, 0, 5, 6))
     assert np.array_equal(first, pictures(9, 9))
     assert np.array_equal(second, pictures(60, 30))
-    assert np.array_equal(assembler.assembler.finish(), pictures(5, 6))
+    assert np.array_equal(assembler.finish(), pictures(5, 6))
 
 
 def test_a_gop_that_repeats_a_frame_does_not_show_it() -> None:
-    assembler = Pictured(0)
+    assembler = decoding.Pictured(0)
     assert np.array_equal(assembler.add(Gop(0, 2, "still"), pictures(1, 2)), pictures(1, 2))
     assert np.array_equal(assembler.add(Gop(1, 3, "previous"), pictures(9, 3, 4)), pictures(3, 4))

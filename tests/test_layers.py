@@ -115,6 +115,16 @@ def test_the_check_finds_what_writes_in_place(line):
     assert in_place("files.write(path, b'w')\npath.open('rb')\npath.open()\n") == set()
 
 
+def test_a_room_takes_no_public_name():
+    code = (
+        "import gvcc, importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module('gvcc.' + name)\n"
+        "from gvcc import decode; assert callable(gvcc.decode) and decode is gvcc.decode"
+    )
+    names = [n for n in rooms.modules() if n.split(".")[0] in ("decode", "search", "format")]
+    subprocess.run([sys.executable, "-c", code, *names], check=True)
+
+
 def test_public_names_resolve():
     import gvcc
 

@@ -26,7 +26,8 @@ PRIOR = tiny_prior.load()
 HEADER = Header(
     prior=PRIOR.spec.id, digest=PRIOR.spec.digest, width=16, height=16, frames=HOURS * 3600 * FPS,
     fps=Fraction(FPS), colour=Colour(), gop=33, overlap=0, path="rf", rule="posterior",
-    coder="hadamard", allocation="matched", size=0, seed=1, steps=3, tail=2, shift=3.0,
+    coder="hadamard", allocation="matched", codebook_size=0, seed=1, steps=3, ode_steps=2,
+    shift=3.0,
     g_scale=0.0, knob=1.0, multistep=True, audio=False,
 )  # fmt: skip
 

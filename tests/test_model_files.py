@@ -258,7 +258,7 @@ def test_published_bits(load, made):
     done = encode(load(T2V), height=16, width=16, preset="paper")
     stream = parser.parse(done.data)
     assert describe.published_bits(stream.header, *stream.gops) == 17 * 3 * 64 * 15
-    assert (stream.header.shift, stream.header.size) == (3, 16384)
+    assert (stream.header.shift, stream.header.codebook_size) == (3, 16384)
     assert np.array_equal(pictures(done.data, f"{T2V}:{made(T2V)}"), done.frames)
 
 

@@ -40,8 +40,8 @@ def made():
     basis = [torch.linalg.qr(white(i, n, CHANNELS)).Q.T for i, n in ((1, 768), (2, 192))]
     basis = [torch.cat([b.new_ones(1, b.shape[1]) * b.shape[1] ** -0.5, b[1:]]) for b in basis]
     torch.manual_seed(1)
-    auto = Autoencoder(autoencoder.Shape(CHANNELS, 8, 1, 1), *basis, torch.zeros(3), 0.5)
-    net = Transformer(transformer.Shape(CHANNELS, 64, 2))
+    auto = Autoencoder(autoencoder.AutoencoderShape(CHANNELS, 8, 1, 1), *basis, torch.zeros(3), 0.5)
+    net = Transformer(transformer.TransformerShape(CHANNELS, 64, 2))
     with torch.no_grad():
         for i, p in enumerate((*auto.parameters(), *net.parameters())):
             p += 0.02 * white(10 + i, *p.shape)

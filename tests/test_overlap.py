@@ -153,9 +153,9 @@ def test_coder_mode_and_control_are_independent(
     back = codec.decode(encoded.data, prior()).frames
     assert back.shape == video.frames.shape and np.array_equal(back, encoded.frames)
     if control == "stop":
-        assert {(r.stop, r.part) for r in stream.gops} <= {(5, 0), (0, 0)}
+        assert {(r.stop, r.fraction) for r in stream.gops} <= {(5, 0), (0, 0)}
     if control == "bpp":
-        assert stream.header.table == (2 if coder == "rcc" else 0)
+        assert stream.header.schedule == (2 if coder == "rcc" else 0)
         target = int(0.25 * 20 * 17 * 35 / 8)
         assert target - 64 <= len(encoded.data) <= target
 

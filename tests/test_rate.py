@@ -63,10 +63,11 @@ def test_a_target_is_a_number_above_zero(name, value):
 
 def test_presets():
     paper = EncodeConfig(preset="paper").resolved()
-    want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
-                g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384,
+    want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, ode_steps=3, shift=3.0,
+                g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128,
+                codebook_size=16384,
                 knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
-                table=False)  # fmt: skip
+                scheduled=False)  # fmt: skip
     assert {k: v for k, v in vars(paper).items() if k not in ("asked", "goal")} == want
     default = EncodeConfig().resolved()
     assert (default.coder, default.allocation) == ("hadamard", "matched")
@@ -75,7 +76,7 @@ def test_presets():
 def test_own_settings_replace_the_presets_and_leave_the_table_alone():
     before = dict(conf.PRESETS)
     got = EncodeConfig(preset="paper", atoms=8, codebook=256, seed=0, steps=30).resolved()
-    assert (got.atoms, got.size, got.seed, got.steps) == (8, 256, 0, 30)
+    assert (got.atoms, got.codebook_size, got.seed, got.steps) == (8, 256, 0, 30)
     assert EncodeConfig(atoms=9).resolved().allocation == "uniform"
     assert EncodeConfig("paper", atoms=9).resolved().tail_atoms is None
     i2v = EncodeConfig("paper", mode="i2v", tail_atoms=9).resolved()
@@ -125,8 +126,8 @@ def header(preset="default", frames=99, height=64, width=64, **more):
     p = EncodeConfig(preset=preset).resolved()
     names = {f.name for f in dataclasses.fields(Header)}
     known = {k: v for k, v in vars(p).items() if k in names}
-    if p.table:
-        known |= {"table": 1, "steps": len(schedules.TABLES[0]) + p.tail}
+    if p.scheduled:
+        known |= {"schedule": 1, "steps": len(schedules.SCHEDULES[0]) + p.ode_steps}
     return Header(**{
         **known, "shift": p.shift or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
         "height": height, "frames": frames, "fps": Fraction(25), "colour": Colour(), "gop": 33,
@@ -163,7 +164,7 @@ def fading(scale):
 
 def spend(pacer, head, i, g, cost):
     """The size of a record that spends what it is granted to the last bit."""
-    grant, writer, stills = pacer.grant(i, g), entropy.Writer(), []
+    grant, writer, stills = pacer.grant(i, g), entropy.SymbolWriter(), []
     for _ in range(g.stills):
         left = grant.record - size_of(record_of(g)) - sum(map(len, stills)) - 5
         stills.append(bytes(max(0, min(grant.still, left))))
@@ -171,7 +172,7 @@ def spend(pacer, head, i, g, cost):
     frames = pacing.free_frames(g, SPEC)
     got = pacer.allot(i, g, grant.record - size_of(record), frames)
     part = 0
-    if head.table:  # at worst the GOP stops inside a step
+    if head.schedule:  # at worst the GOP stops inside a step
         bits, part = got.bits or 0, int(frames > 0)
     elif got.budget is not None:
         bits = int(got.budget.left)
@@ -179,7 +180,7 @@ def spend(pacer, head, i, g, cost):
         counts = timing.uniform_counts(got.atoms, got.tail_atoms, got.stop, frames)
         bits = sum(cost(m) for m in itertools.chain(*counts))
     writer.bits(0, bits)
-    record = dataclasses.replace(record, stop=got.stop, part=part, atoms=got.atoms,
+    record = dataclasses.replace(record, stop=got.stop, fraction=part, atoms=got.atoms,
                                  tail_atoms=got.tail_atoms, symbols=writer.finish())  # fmt: skip
     room = pacer.residual_room(g, grant.record, size_of(record), len(record.symbols))
     record = dataclasses.replace(record, residual=bytes(max(0, room)))
@@ -253,7 +254,7 @@ def test_bytes_of_stills_and_residual_are_set_apart():
     assert grant.still == pytest.approx(share, abs=1)
     room = grant.record - grant.still - pacer.empty[0]
     with_residual, without = (
-        pacer.allot(0, dataclasses.replace(first, tail=t), room, 8).budget.left
+        pacer.allot(0, dataclasses.replace(first, chained=t), room, 8).budget.left
         for t in (True, False)
     )
     assert with_residual / without == pytest.approx(1 - pacing.RESIDUAL_SHARE, abs=0.01)

@@ -117,7 +117,7 @@ def test_noise_of_numbers_without_aim_is_standard_normal(dim, n):
 
 
 def test_an_aim_of_nothing_costs_next_to_nothing():
-    channel, writer = Rcc(1, 2**14), entropy.Writer()
+    channel, writer = Rcc(1, 2**14), entropy.SymbolWriter()
     got = channel.choose(torch.zeros(9), 0, 0)
     assert got.c == 0 and len(got.numbers) == 1
     channel.write(got, Law(), writer)
@@ -145,12 +145,12 @@ def steps_of(draw):
 @given(steps_of())
 def test_symbols_survive_the_file_and_the_law_learns_alike_on_both_sides(case):
     channel, dim, steps = case
-    writer, own = entropy.Writer(), Law()
+    writer, own = entropy.SymbolWriter(), Law()
     for s in steps:
         channel.write(s, own, writer)
     data = writer.finish()
     assert writer.total - 32 < 8 * len(data) <= writer.total + 32
-    reader, theirs = entropy.Reader(data), Law()
+    reader, theirs = entropy.SymbolReader(data), Law()
     for s in steps:
         got = channel.read(dim, theirs, reader)
         assert got.c == s.c and np.array_equal(got.numbers, s.numbers)
@@ -180,23 +180,23 @@ def test_the_law_learns_what_it_sees():
     numbers = np.full(1000, 300)
     costs = []
     for _ in range(3):
-        writer = entropy.Writer()
+        writer = entropy.SymbolWriter()
         channel.write(Chunks(48, numbers), law, writer)
         costs.append(writer.total / 1000)
     assert costs[0] > 11 and costs[2] < 8.5  # 8 plain bits below the highest
-    fresh = entropy.Writer()
+    fresh = entropy.SymbolWriter()
     channel.write(Chunks(40, numbers), law, fresh)  # fewer candidates: another table
     assert fresh.total / 1000 > 10
 
 
 def written(n, c, more=b""):
     """The head of a step's symbols, as a hostile writer would have it."""
-    writer = entropy.Writer()
+    writer = entropy.SymbolWriter()
     writer.bits(n.bit_length(), 5)
     writer.bits(n, n.bit_length())
     writer.bits(c, 6)
     writer.uniform(np.zeros(len(more), np.int64), 2)
-    return entropy.Reader(writer.finish())
+    return entropy.SymbolReader(writer.finish())
 
 
 @pytest.mark.parametrize(
@@ -212,17 +212,17 @@ def test_chunks_that_cannot_be_are_refused(n, dim):
 @pytest.mark.parametrize("c", [16, 48, 63])
 def test_more_chunks_than_the_record_holds_are_refused_before_anything_is_made(c, monkeypatch):
     made = []
-    monkeypatch.setattr(entropy.Reader, "table", lambda self, f: made.append(f))
+    monkeypatch.setattr(entropy.SymbolReader, "table", lambda self, f: made.append(f))
     with pytest.raises(Corrupt, match="more symbols are announced"):
         Rcc(1, 2**16).read(rcc.MOST_CHUNKS, Law(), written(rcc.MOST_CHUNKS, c))
     assert not made
 
 
 def test_symbols_cut_short_are_refused():
-    channel, writer = Rcc(1, 2**14), entropy.Writer()
+    channel, writer = Rcc(1, 2**14), entropy.SymbolWriter()
     numbers = np.random.default_rng(1).integers(0, 2**14, 200)
     channel.write(Chunks(48, numbers), Law(), writer)
     data = writer.finish()
     for cut in range(4, len(data) // 2, 8):
         with pytest.raises(Corrupt):
-            channel.read(5000, Law(), entropy.Reader(data[: 4 * (cut // 4)]))
+            channel.read(5000, Law(), entropy.SymbolReader(data[: 4 * (cut // 4)]))

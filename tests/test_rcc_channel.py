@@ -36,7 +36,7 @@ def shift_and_bits(bits, chunks, seeds, size=2**20):
         shifts.append(float(z @ mu / (mu @ mu)))
         law = Law()
         for bucket in (fresh, learned):
-            writer = entropy.Writer()
+            writer = entropy.SymbolWriter()
             channel.write(got, law, writer)
             side = 5 + chunks.bit_length() + 6
             bucket.append((writer.total - side) / chunks)
@@ -168,7 +168,7 @@ def test_a_trajectory_costs_at_most_1_4_times_an_exact_channels_bits_for_the_sam
     at, ratios, powers = [1 - (1 - end) * i / STEPS for i in range(STEPS + 1)], [], []
     for seed in range(3):
         x0 = torch.randn(DIM, generator=torch.Generator().manual_seed(seed)) * source.s.sqrt()
-        x0, channel, writer, law = x0.float(), Rcc(seed, 2**14), entropy.Writer(), Law()
+        x0, channel, writer, law = x0.float(), Rcc(seed, 2**14), entropy.SymbolWriter(), Law()
 
         def noise(step, t, s, h, x0=x0, channel=channel, writer=writer, law=law):
             mu = math.sqrt(flow.snr(RF, s) - flow.snr(RF, t)) * (x0 - h)

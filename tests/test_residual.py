@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gvcc.decode import residual
 from gvcc.errors import Corrupt
-from gvcc.format.entropy import PRECISION, Reader, Writer
+from gvcc.format.entropy import PRECISION, SymbolReader, SymbolWriter
 
 SHAPES = [(4, 1, 9, 7), (2, 2, 1, 5), (1, 1, 1, 1), (3, 1, 8, 1)]
 
@@ -206,12 +206,12 @@ def test_table_symbols_round_trip_beside_plain_numbers():
     frequencies[2] = 2**20
     rows = frequencies[rng.integers(0, 3, 4000)]
     symbols = np.where(rng.random(4000) < 0.5, rows.argmax(1), rng.integers(0, 16, 4000))
-    writer = Writer()
+    writer = SymbolWriter()
     writer.table(symbols, rows)
     writer.uniform(np.arange(8), 8)
     data = writer.finish()
     information = (PRECISION - np.log2(rows[np.arange(4000), symbols])).sum()
     assert information + 24 <= 8 * len(data) + 32 and 8 * len(data) < information + 24 + 64 + 40
-    reader = Reader(data)
+    reader = SymbolReader(data)
     assert np.array_equal(reader.table(rows), symbols)
     assert np.array_equal(reader.uniform(8, 8), np.arange(8))

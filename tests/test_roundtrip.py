@@ -109,7 +109,7 @@ def test_a_schedule_that_ends_takes_no_more_bits():
     video, size, config = aimed("free-gvc", (40, 32, 48), 2.0)
     made = codec.encode(video, config)
     stream = parser.parse(made.data)
-    assert [g.stop for g in stream.gops] == [stream.header.steps - stream.header.tail] * 2
+    assert [g.stop for g in stream.gops] == [stream.header.steps - stream.header.ode_steps] * 2
     assert 0.85 * size < len(made.data) < 0.95 * size
 
 
@@ -253,7 +253,7 @@ def test_preset_paper_is_the_published_algorithm():
     x0 = prior.encode(torch.from_numpy(video.frames))
     x = torch.randn((1, *x0.shape), generator=torch.Generator().manual_seed(seed))[0]
     coder = trajectory.make_coder(header, x0[:, 0].numel(), "cpu")
-    reader = entropy.Reader(record.symbols)
+    reader = entropy.SymbolReader(record.symbols)
     t = [3 * (1 - i / steps) / (1 + 2 * (1 - i / steps)) for i in range(steps + 1)]
     for i in range(steps):
         dt = t[i] - t[i + 1]

@@ -60,7 +60,7 @@ def test_the_count_of_our_files_is_the_published_rate() -> None:
     assert describe.published_bits(stream.header, record) == 11016
     found = {}
     for m, k in PUBLISHED:
-        header = replace(stream.header, size=k)
+        header = replace(stream.header, codebook_size=k)
         bits = describe.published_bits(header, replace(record, atoms=record.atoms // 8 * m))
         found[m, k] = round(bits * 16 / 33 / 1000, 1)
     assert found == PUBLISHED == {(r.atoms, r.codebook): r.kbps for r in table6.ROWS}

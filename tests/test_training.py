@@ -288,7 +288,7 @@ def task_of(kind, recipe, place, finished, folder):
     auto = prior.autoencoder
     pool = flow.encode_pool(auto, data, recipe, folder / "pool.npy")
     torch.manual_seed(1)
-    net = transformer.Transformer(transformer.Shape(4, recipe.width, recipe.layers))
+    net = transformer.Transformer(transformer.TransformerShape(4, recipe.width, recipe.layers))
     return FlowTask(net, prior.model, pool, flow.held_out_latents(auto, data), recipe, "cpu")
 
 

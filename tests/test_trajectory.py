@@ -53,7 +53,7 @@ def parsed(coder: str, stop: int) -> Stream:
 @pytest.mark.parametrize("coder", CODERS)
 def test_the_first_steps_of_a_file_are_the_file_of_that_stop(coder: str, stop: int) -> None:
     whole, want = parsed(coder, LAST), parsed(coder, stop)
-    assert want.header == whole.header and want.gops[0].stop == stop and not want.gops[0].part
+    assert want.header == whole.header and want.gops[0].stop == stop and not want.gops[0].fraction
     record = replace(whole.gops[0], stop=stop)  # the symbols of all steps; fewer are read
     (got,) = decoding.made(bitstream.Stream(whole.header, (record,)), prior())
     assert np.array_equal(got.pictures, stopped(coder, stop).frames)
@@ -112,10 +112,10 @@ def test_the_parse_does_not_depend_on_the_network(coder: str) -> None:
 # -- times ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", range(1, len(schedules.TABLES) + 1))
+@pytest.mark.parametrize("table", range(1, len(schedules.SCHEDULES) + 1))
 def test_times_fall_from_one_to_zero_wherever_a_gop_stops(table: int) -> None:
-    header = replace(parsed("rcc", 3).header, table=table)
-    coded = [1.0, *(t / 65536 for t in schedules.TABLES[table - 1])]
+    header = replace(parsed("rcc", 3).header, schedule=table)
+    coded = [1.0, *(t / 65536 for t in schedules.SCHEDULES[table - 1])]
     for stop in range(LAST + 1):
         for part in (0, 1, 128, 255) if stop < LAST else (0,):
             at = timing.times(header, stop, part)
@@ -126,15 +126,15 @@ def test_times_fall_from_one_to_zero_wherever_a_gop_stops(table: int) -> None:
                 whole = coded[stop] - coded[stop + 1]
                 assert (coded[stop] - last) / whole == pytest.approx(part / 256)
             tail = at[stop + (part > 0) :]
-            assert len(tail) == header.tail + 1 and np.ptp(np.diff(tail)) < 1e-12
+            assert len(tail) == header.ode_steps + 1 and np.ptp(np.diff(tail)) < 1e-12
 
 
 def test_schedules_may_be_named_in_headers() -> None:
     """Whole numbers that fall, at most 255 of them with the tail; the priors' are among them."""
-    for table in schedules.TABLES:
+    for table in schedules.SCHEDULES:
         assert all(isinstance(t, int) for t in table) and 8 <= len(table) <= 250
         assert list(table) == sorted(set(table), reverse=True) and 0 < table[-1] < table[0] < 65536
-    assert 1 <= prior().spec.table <= len(schedules.TABLES)
+    assert 1 <= prior().spec.schedule <= len(schedules.SCHEDULES)
 
 
 # -- noise ------------------------------------------------------------------------------------

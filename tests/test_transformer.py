@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gvcc.priors import transformer
 from gvcc.priors.spectrum import StationaryGaussian, dct3, dct_matrix
-from gvcc.priors.transformer import WINDOW, Shape, Transformer, cuts, denoise
+from gvcc.priors.transformer import WINDOW, Transformer, TransformerShape, cuts, denoise
 from gvcc.train.flow import draw_mask
 
 CHANNELS = 3
-SHAPE = Shape(channels=CHANNELS, width=64, layers=2)
+SHAPE = TransformerShape(channels=CHANNELS, width=64, layers=2)
 
 
 def white(seed, *shape):
@@ -231,7 +231,7 @@ def test_samples_of_a_batch_do_not_see_each_other(gauss, net):
 
 def test_the_shipped_shape_has_at_most_twelve_million_parameters():
     with torch.device("meta"):
-        count = sum(p.numel() for p in Transformer(Shape()).parameters())
+        count = sum(p.numel() for p in Transformer(TransformerShape()).parameters())
     assert 1_000_000 < count <= 12_000_000
 
 

@@ -36,7 +36,7 @@ REASONS = {
     "gaussian-seed": "seed", "large-codebook": "codebook size", "codebook-size": "codebook size",
     "trailing": "after the last record", "header-leftover": "too many in the header",
     "audio-packets": "audio packet", "short-body": "check", "stop": "coded steps",
-    "prior-name": "not a name", "tail": "tail", "zero-frames": "frames", "too-small": "width",
+    "prior-name": "not a name", "tail": "ODE steps", "zero-frames": "frames", "too-small": "width",
     "unknown-layout": "layout 0x40", "layout": "announced where there is none",
     "reserved-flag": "inside schedule", "coder": "codebook size",
     "no-frames": "GOP of 0 frames", "long-gop": "GOP of 6 frames",
@@ -180,15 +180,15 @@ def test_the_document_has_the_schedules() -> None:
     whole, title, section = make_vectors.FORMAT.read_text().partition("\n## 14. Schedules\n")
     section = section.partition("\n## 15. ")[0]
     assert title and section.endswith("\n" + make_vectors.schedule_section())
-    assert section.count("Schedule ") == len(schedules.TABLES) == len(spec_reader.LENGTHS)
+    assert section.count("Schedule ") == len(schedules.SCHEDULES) == len(spec_reader.LENGTHS)
 
 
 def test_every_kind_of_stream_has_a_vector() -> None:
     streams = [parser.parse(valid(name)[0]) for name in listed("valid")]
-    kinds = {(s.header.coder, s.header.table > 0, s.header.alignment) for s in streams}
+    kinds = {(s.header.coder, s.header.schedule > 0, s.header.alignment) for s in streams}
     assert kinds >= {("rcc", True, "pin"), ("rcc", True, "blend"), ("rcc", True, "fade"),
                      ("hadamard", True, "fade"), ("hadamard", True, "blend")}  # fmt: skip
-    parts = {(s.header.coder, r.part > 0) for s in streams if s.header.table for r in s.gops}
+    parts = {(s.header.coder, r.fraction > 0) for s in streams if s.header.schedule for r in s.gops}
     assert parts == {(coder, part) for coder in ("rcc", "hadamard") for part in (False, True)}
 
 

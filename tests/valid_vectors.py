@@ -15,16 +15,17 @@ SOUND = Audio(
     (Packet(-312, 960, b"\0\1\2"), Packet(648, 960, b"\3"), Packet(1700, 960, b"")),
 )  # fmt: skip
 _BASE = conf.PRESETS["default"]
-_UNIFORM = replace(_BASE, allocation="uniform", shift=3.0, steps=8, tail=2, atoms=2)
+_UNIFORM = replace(_BASE, allocation="uniform", shift=3.0, steps=8, ode_steps=2, atoms=2)
 PRESETS = {
-    "short": replace(_BASE, steps=8, tail=2),
+    "short": replace(_BASE, steps=8, ode_steps=2),
     "ou": replace(_UNIFORM, rule="ou", g_scale=3.0, multistep=False),
     "em": replace(_UNIFORM, rule="em", g_scale=2.0),
-    "gaussian-matched": replace(_BASE, coder="gaussian", size=100, steps=8, tail=2),
-    "paper-short": replace(conf.PRESETS["paper"], steps=8, size=64, atoms=4, tail_atoms=8),
+    "gaussian-matched": replace(_BASE, coder="gaussian", codebook_size=100, steps=8, ode_steps=2),
+    "paper-short": replace(conf.PRESETS["paper"], steps=8, codebook_size=64, atoms=4, tail_atoms=8),
 }
 MIXED = (
-    Gop(0, 9, "still", True), Gop(8, 6, "shared", tail=True), Gop(13, 2, "previous", tail=True),
+    Gop(0, 9, "still", True), Gop(8, 6, "shared", chained=True),
+    Gop(13, 2, "previous", chained=True),
     Gop(14, 3, "previous"), Gop(14, 5, fade=3), Gop(16, 7, fade=3),
 )  # fmt: skip
 # name: what it covers, prior, (frames, height, width), settings, fields of the Video

@@ -9,6 +9,8 @@ Importing the package is cheap: torch and PyAV load on first use.
 from __future__ import annotations
 
 import os
+import sys
+import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,16 @@ _LAZY = {
     "Stream": "gvcc.format.bitstream",
     "Video": "gvcc.pictures.media",
 }
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        # gvcc.decode stays the function: importing a module of decode/ would put that folder there.
+        if not (name == "decode" and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

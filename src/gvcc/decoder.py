@@ -30,7 +30,7 @@ from gvcc.errors import (
 from gvcc.format import gop, parser
 from gvcc.format.bitstream import GopRecord, Header, Limits
 from gvcc.format.gop import Gop
-from gvcc.format.parser import Coded, LostAudio
+from gvcc.format.parser import LostAudio, StoredGop
 from gvcc.priors import Prior, devices
 from gvcc.records import Audio, Notice, Pictures, Video
 
@@ -54,7 +54,7 @@ def decode_record(
     shape, coder = session.shape(g), session.coder()
     free = track.free_of(condition.known, shape[1])
     noise = track.Read(coder, header, index, record, shape, free)
-    at = times(header, record.stop, record.part)
+    at = times(header, record.stop, record.fraction)
     latent = track.run(condition, header, index, shape, coder, at, noise, observe)
     return Decoded(session.corrected(latent, record.residual), given)
 
@@ -88,8 +88,8 @@ class Decoder:
         self._file, self._limits, self._progress = file, limits, progress
         self._origin = file.tell() if file.seekable() else None
         self._partial, self._keep_going, self._knob = partial, keep_going, knob
-        reader = parser.Reader(file, limits)
-        self._records: Iterator[Coded | Audio | LostAudio] | None = reader.records()
+        reader = parser.StreamReader(file, limits)
+        self._records: Iterator[StoredGop | Audio | LostAudio] | None = reader.records()
         header = reader.header
         devices.check_name(device)
         self.start, self.end = start, header.frames if end is None else end
@@ -119,7 +119,9 @@ class Decoder:
             )
         self._seen = self.delivered = 0
 
-    def _sound(self, found: Coded | Audio | LostAudio, wanted: bool, ranged: bool) -> Audio | None:
+    def _sound(
+        self, found: StoredGop | Audio | LostAudio, wanted: bool, ranged: bool
+    ) -> Audio | None:
         """What there is of the sound, the first record of a stream that has some."""
         if isinstance(found, LostAudio):
             if wanted and not self._keep_going:
@@ -155,16 +157,16 @@ class Decoder:
         ends = isinstance(error, Truncated) or frames == self.header.frames
         return self._keep_going or (self._partial and ends)
 
-    def _coded(self) -> Iterator[Coded]:
+    def _coded(self) -> Iterator[StoredGop]:
         """The GOPs' records, from the first."""
         if self._records is None:
             if self._origin is None:
                 raise ConfigError("a stream from a pipe can be read only once")
             self._file.seek(self._origin)
-            self._records = parser.Reader(self._file, self._limits).records()
+            self._records = parser.StreamReader(self._file, self._limits).records()
         records, self._records = self._records, None
         for r in records:
-            if isinstance(r, Coded):
+            if isinstance(r, StoredGop):
                 yield r
 
     def pictures(self) -> Iterator[Pictures]:
@@ -198,7 +200,7 @@ class Decoder:
         if at is not None:
             yield asked(assembler.finish())
 
-    def _chosen(self, records: Iterator[Coded]) -> Iterator[tuple[Coded, bool]]:
+    def _chosen(self, records: Iterator[StoredGop]) -> Iterator[tuple[StoredGop, bool]]:
         """The records to decode (True), and those of which no more than the still is wanted."""
         decode, stills = self._wanted or (None, set())
         whole, frames = 0, 0
@@ -221,7 +223,7 @@ class Decoder:
                 yield coded, False
 
     def _one(
-        self, session: Session, coded: Coded, rest: Iterator[Coded], before: References,
+        self, session: Session, coded: StoredGop, rest: Iterator[StoredGop], before: References,
         assembler: Assembler,
     ) -> tuple[Pictures, References]:  # fmt: skip
         """The pictures that are final once this GOP is decoded or concealed, and what it leaves to
@@ -242,7 +244,7 @@ class Decoder:
         record = None
         try:
             record = coded.record(header)
-            calls = len(times(header, record.stop, record.part)) - 1
+            calls = len(times(header, record.stop, record.fraction)) - 1
             latent, given = decode_record(
                 session, i, record, before, lambda step, _: tell(step + 1)
             )
@@ -257,14 +259,14 @@ class Decoder:
         return ready, session.after(g, given, assembler.made)
 
 
-def _record(coded: Coded, header: Header) -> GopRecord | None:
+def _record(coded: StoredGop, header: Header) -> GopRecord | None:
     """A GOP's record; None if it cannot be read, which the GOP that wants something of it says."""
     with suppress(FormatError):
         return coded.record(header)
     return None
 
 
-def _consequences(coded: Coded, rest: Iterator[Coded]) -> str:
+def _consequences(coded: StoredGop, rest: Iterator[StoredGop]) -> str:
     """Which of the GOPs behind one are lost with it."""
     later = [coded.gop]
     with suppress(FormatError):

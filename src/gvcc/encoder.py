@@ -20,13 +20,13 @@ from gvcc.errors import ConfigError, FormatError
 from gvcc.format import bitstream, schedules
 from gvcc.format.bitstream import GopRecord, Header, Limits
 from gvcc.format.gop import Gop
-from gvcc.format.parser import Coded
+from gvcc.format.parser import StoredGop
 from gvcc.pictures import stills
 from gvcc.priors import Prior, devices
 from gvcc.records import Clip, Pictures
 from gvcc.search import allocation, plan, resume, scenes
 from gvcc.search.config import EncodeConfig, Parameters
-from gvcc.search.frames import Window
+from gvcc.search.frames import FrameWindow
 from gvcc.search.pacer import Allotment, Grant, Pacer
 from gvcc.search.quality import Surrogate
 from gvcc.search.resume import Begun
@@ -111,9 +111,9 @@ class _Encoder:
         header, slopes = self._look()
         head = bitstream.write_header(header)
         proof = resume.of_header(header, self.parameters.asked, self.clip)
-        done: Iterator[Coded] = iter(())
+        done: Iterator[StoredGop] = iter(())
         if begun is not None:
-            own = Window(self.clip.pictures())
+            own = FrameWindow(self.clip.pictures())
             done = resume.whole(begun, head, proof, lambda i: own.take(self.gops[i]))
         yield self._counted(Part(head, proof=proof))
         if self.audio is not None:
@@ -121,7 +121,7 @@ class _Encoder:
         session = Session(header, self.prior)
         coder = _GopCoder(session, self.parameters, self.pacer, self.clip)
         assembler = Assembler(header, self.prior.spec.stride[0], session.render)
-        window, before, left = Window(self.clip.pictures()), None, References()
+        window, before, left = FrameWindow(self.clip.pictures()), None, References()
         for i, planned in enumerate(self.gops):
             auto = self.parameters.mode == "auto"
             options = plan.variants(planned, before) if auto else (planned,)
@@ -145,14 +145,14 @@ class _Encoder:
         paced = header.allocation == "matched" and self.pacer.left is not None
         if not paced and self.parameters.mode != "auto":
             return header, [0.0] * len(gops)
-        session, window = Session(header, self.prior), Window(self.clip.pictures())
+        session, window = Session(header, self.prior), FrameWindow(self.clip.pictures())
         profiles = []
         for i, g in enumerate(gops):
             profiles.append(_profile(session, self.parameters, i, g, window.take(g)))
             self._tell(i, 1, 1, "measure")
         if paced:
             header = self.pacer.solve(header, profiles)
-        path, stop = flow.PATHS[header.path], header.steps - header.tail
+        path, stop = flow.PATHS[header.path], header.steps - header.ode_steps
         end = times(header, stop)[stop]
         return header, [profile.slope(path, end) for profile in profiles]
 
@@ -172,7 +172,7 @@ class _Encoder:
         return made[costs.index(min(costs))]
 
     def _again(
-        self, coder: _GopCoder, coded: Coded, options: Sequence[Gop], frames: Pictures,
+        self, coder: _GopCoder, coded: StoredGop, options: Sequence[Gop], frames: Pictures,
         before: References,
     ) -> _Candidate:  # fmt: skip
         """A GOP that was coded before the encoding broke off."""
@@ -233,9 +233,9 @@ class _GopCoder:
         )  # fmt: skip
         stop, quality = self._stop(g, frames, record, coded, allotment)
         symbols, x = coded.symbols(stop), coded.latent(stop)
-        record = replace(record, stop=stop.step, part=stop.part, symbols=symbols,
+        record = replace(record, stop=stop.step, fraction=stop.fraction, symbols=symbols,
                          atoms=atoms[0], tail_atoms=atoms[1])  # fmt: skip
-        if stop.step + (stop.part > 0) < coded.deepest:
+        if stop.step + (stop.fraction > 0) < coded.deepest:
             observe(header.steps - 1, len(symbols))  # whatever it took, this GOP is done
         left = self.pacer.residual_room(g, grant.record, bitstream.gop_size(record), len(symbols))
         correction = self._residual(g, frames, x0, x, left) if left >= _LEAST else b""
@@ -256,7 +256,7 @@ class _GopCoder:
         quality = goal.measure(wanted, shown, self.clip.fps)
         self.surrogate.add(bits / wanted[..., 0].size, quality)
         self.surrogate.next_gop()
-        self.reached = Stop(record.stop, record.part, bits), quality
+        self.reached = Stop(record.stop, record.fraction, bits), quality
         return _Candidate(record, *decoded, quality=quality)
 
     def _stop(
@@ -351,7 +351,7 @@ def _error(off: Tensor, g: Gop, stride: int) -> float:
 def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     config, spec = p.asked, prior.spec
-    coded = len(schedules.TABLES[spec.table - 1]) if p.table else 0
+    coded = len(schedules.SCHEDULES[spec.schedule - 1]) if p.scheduled else 0
     if spec.modes and p.mode not in spec.modes:
         raise ConfigError(f"prior {spec.id} has no mode {p.mode}; it has {', '.join(spec.modes)}")
     if config.stop is not None and config.stop > coded:
@@ -365,12 +365,13 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
         prior=spec.id, digest=spec.digest, width=clip.width, height=clip.height,
         frames=clip.count, fps=clip.fps, colour=clip.colour, gop=length, overlap=overlap,
         path=spec.path, rule=p.rule, coder=p.coder, allocation=p.allocation,
-        size=p.size, seed=p.seed, steps=coded + p.tail if p.steps is None else p.steps,
-        tail=p.tail, shift=3.0 if shift is None else shift,
+        codebook_size=p.codebook_size, seed=p.seed,
+        steps=coded + p.ode_steps if p.steps is None else p.steps,
+        ode_steps=p.ode_steps, shift=3.0 if shift is None else shift,
         g_scale=round(256 * p.g_scale) / 256,
         knob=round(64 * (config.knob or p.knob or spec.knob)) / 64, multistep=p.multistep,
         audio=config.audio and clip.audio is not None,
-        table=spec.table if p.table else 0, alignment=p.alignment, reuse=config.reuse,
+        schedule=spec.schedule if p.scheduled else 0, alignment=p.alignment, reuse=config.reuse,
         settings=spec.settings, pixel_aspect=clip.pixel_aspect,
     )  # fmt: skip
     try:

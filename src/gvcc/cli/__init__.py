@@ -61,7 +61,7 @@ app.add_typer(cli_eval.app, name="eval")
 app.add_typer(cli_priors.app, name="priors")
 app.add_typer(cli_train.app, name="train")
 
-Coded = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
+CodedFile = Annotated[str, typer.Argument(help="A .gvcc file; '-' is stdin.")]
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def _fail(error: Exception, code: int) -> NoReturn:
 
 @app.command()
 def decode(
-    source: Coded,
+    source: CodedFile,
     output: Output,
     overwrite: Overwrite = False,
     start: Annotated[str | None, typer.Option(
@@ -152,7 +152,7 @@ def decode(
     file = cast(BinaryIO, Following(source)) if follow else open_stream(source)
     if (start or end) and not file.seekable():
         file = BytesIO(file.read())
-    rate = parser.Reader(file).header.fps if start or end else Fraction(1)
+    rate = parser.StreamReader(file).header.fps if start or end else Fraction(1)
     if start or end:
         file.seek(0)
     with codec_bar("decode") as bar:
@@ -194,7 +194,7 @@ def _frame(text: str, fps: Fraction) -> int:
 
 
 @app.command()
-def inspect(source: Coded, as_json: Json = False) -> None:
+def inspect(source: CodedFile, as_json: Json = False) -> None:
     """Show a file's header, its GOPs, and where the bits go. Needs no prior.
 
     Of a damaged file what is whole is shown, and what is wrong; exit code 1.
@@ -255,6 +255,6 @@ def demo(
     bpp: Annotated[float, typer.Option(help="Target, bits per pixel.")] = 0.05,
 ) -> None:  # fmt: skip
     """Encode a clip, decode the file in a second process, compare, leave a side-by-side picture."""
-    from gvcc.cli import demo as show
+    from gvcc.cli import showcase
 
-    show.run(folder, clip, bpp, codec_bar, out)
+    showcase.run(folder, clip, bpp, codec_bar, out)

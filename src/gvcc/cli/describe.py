@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# Fields of a header whose names in the documents, which stay, are shorter.
+_SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table"}
+
+
 def as_dict(found: Survey, size: int) -> dict[str, Any]:
     """Header, whole GOPs, what is damaged, and where the bytes of a file of `size` bytes go, ready
     for JSON. The rates are those of a whole file, and None for another."""
     h = found.header
     head = bitstream.write_header(h)
-    header = dataclasses.asdict(h) | {"digest": h.digest.hex(), "fps": str(h.fps)}
+    header = {_SHORT.get(k, k): v for k, v in dataclasses.asdict(h).items()}
+    header |= {"digest": h.digest.hex(), "fps": str(h.fps)}
     header["pixel_aspect"] = str(h.pixel_aspect)
     header["settings"] = dict(h.settings)
     gops: list[dict[str, Any]] = []
@@ -28,7 +33,7 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
         shown = g.frames - g.skip
         gops.append({
             "gop": i, "mode": g.mode, "start": g.start, "frames": g.frames, "first": g.first,
-            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.part,
+            "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.fraction,
             "atoms": r.atoms,
             "tail_atoms": r.tail_atoms, "bytes": of_gop, "stills": sum(map(len, r.stills)),
             "residual": len(r.residual), "symbols": len(r.symbols),

@@ -22,7 +22,7 @@ from gvcc.decode.scheme import LatentShape, fill
 from gvcc.errors import Corrupt
 from gvcc.format import coders, entropy, rng
 from gvcc.format.bitstream import Header
-from gvcc.format.entropy import Reader, Sink, Writer
+from gvcc.format.entropy import Sink, SymbolReader, SymbolWriter
 from gvcc.format.rng import Purpose
 
 Symbols = NDArray[np.int64]
@@ -48,7 +48,7 @@ class Codebook(Protocol):
     def choose(self, r: Tensor, m: int, where: Where) -> Symbols: ...
     def replay(self, symbols: Symbols, where: Where) -> Tensor: ...
     def write(self, symbols: Symbols, sink: Sink) -> None: ...
-    def read(self, m: int, reader: Reader) -> Symbols: ...
+    def read(self, m: int, reader: SymbolReader) -> Symbols: ...
 
     def choose_all(self, asked: Sequence[tuple[Tensor, int, Where]]) -> list[Symbols]:
         return [self.choose(r, m, where) for r, m, where in asked]
@@ -72,13 +72,13 @@ class Atoms:
         self.coder, self.header, self.gop, self.free, self.dealt = coder, header, gop, free, dealt
         self.matched, self.model = header.allocation == "matched", entropy.Counts()
 
-    def write(self, symbols: dict[int, Symbols], writer: Writer) -> None:
+    def write(self, symbols: dict[int, Symbols], writer: SymbolWriter) -> None:
         if self.matched:
             self.model.write([len(symbols[f]) for f in self.free], writer)
         for f in self.free:
             self.coder.write(symbols[f], writer)
 
-    def read(self, step: int, reader: Reader) -> dict[int, Symbols]:
+    def read(self, step: int, reader: SymbolReader) -> dict[int, Symbols]:
         width = len(self.free)
         counts = self.model.read(width, reader) if self.matched else self.dealt[step]
         return {f: self.coder.read(m, reader) for f, m in zip(self.free, counts, strict=True)}
@@ -224,7 +224,7 @@ class Hadamard(Codebook):
     def write(self, symbols: Symbols, sink: Sink) -> None:
         sink.uniform(symbols, 2 * self.order)
 
-    def read(self, m: int, reader: Reader) -> Symbols:
+    def read(self, m: int, reader: SymbolReader) -> Symbols:
         return reader.uniform(m, 2 * self.order)
 
 
@@ -262,7 +262,7 @@ class Gaussian(Codebook):
 
     @classmethod
     def of(cls, header: Header, dim: int, device: torch.device | str) -> Gaussian:
-        return cls(header.seed, dim, header.size, device)
+        return cls(header.seed, dim, header.codebook_size, device)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1, the same for every GOP, as published."""
@@ -333,7 +333,7 @@ class Gaussian(Codebook):
         sink.bits(entropy.subset_rank(symbols >> 1), entropy.subset_bits(self.size, len(symbols)))
         sink.uniform(symbols & 1, 2)
 
-    def read(self, m: int, reader: Reader) -> Symbols:
+    def read(self, m: int, reader: SymbolReader) -> Symbols:
         if m > min(self.size, coders.MOST_OF_SUBSET):
             raise Corrupt(f"{m} atoms from a codebook of {self.size}")
         rank = reader.bits(entropy.subset_bits(self.size, m))

@@ -28,7 +28,7 @@ from gvcc.decode.scheme import LatentShape, fill
 from gvcc.errors import Corrupt
 from gvcc.format import entropy, rng
 from gvcc.format.bitstream import Header
-from gvcc.format.entropy import Ints, Reader, Writer
+from gvcc.format.entropy import Ints, SymbolReader, SymbolWriter
 from gvcc.format.rng import Purpose
 
 CAP = 12  # bits of information in a chunk
@@ -56,7 +56,7 @@ class Rcc:
 
     @classmethod
     def of(cls, header: Header, dim: int, device: torch.device | str) -> Rcc:
-        return cls(header.seed, header.size, device)
+        return cls(header.seed, header.codebook_size, device)
 
     def bits(self, m: int) -> int:
         """It has no atoms: an allowance of m bits."""
@@ -132,7 +132,7 @@ class Rcc:
         z[rng.permutation(order, dim)] = values * rng.signs(sign, 0, dim)
         return torch.from_numpy(z).to(self.device)
 
-    def write(self, chunks: Chunks, law: Law, sink: Writer) -> None:
+    def write(self, chunks: Chunks, law: Law, sink: SymbolWriter) -> None:
         """n, c, and the candidates' numbers by `law`, which learns them."""
         n = len(chunks.numbers)
         sink.bits(n.bit_length(), 5)
@@ -145,7 +145,7 @@ class Rcc:
             sink.uniform(chunks.numbers[length == e] - (1 << (e - 1)), 1 << (e - 1))
         law.learn(table, length)
 
-    def read(self, dim: int, law: Law, reader: Reader) -> Chunks:
+    def read(self, dim: int, law: Law, reader: SymbolReader) -> Chunks:
         """What `write` wrote for a step of `dim` values; Corrupt, before anything large is made,
         for no chunks, more than there are values or room for, or chunks that would be empty."""
         n = reader.bits(reader.bits(5))
@@ -206,10 +206,10 @@ class Channel:
         self.coder, self.header, self.gop, self.free = coder, header, gop, list(free)
         self.dim, self.law = shape[0] * len(free) * shape[2] * shape[3], Law()
 
-    def write(self, symbols: Chunks, writer: Writer) -> None:
+    def write(self, symbols: Chunks, writer: SymbolWriter) -> None:
         self.coder.write(symbols, self.law, writer)
 
-    def read(self, step: int, reader: Reader) -> Chunks:
+    def read(self, step: int, reader: SymbolReader) -> Chunks:
         return self.coder.read(self.dim, self.law, reader)
 
     def replay(self, symbols: Chunks, step: int, like: Tensor) -> Tensor:

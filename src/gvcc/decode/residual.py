@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gvcc.errors import Corrupt
 from gvcc.format import entropy
-from gvcc.format.entropy import PRECISION, Ints, Reader, Writer
+from gvcc.format.entropy import PRECISION, Ints, SymbolReader, SymbolWriter
 
 Floats = NDArray[np.float64]
 _HEAD = 2  # bytes of the step's index
@@ -87,7 +87,7 @@ def decode(data: bytes, shape: tuple[int, int, int, int]) -> Tensor:
     if len(data) < _HEAD:
         raise Corrupt("a residual ends within its head")
     c, n, h, w = shape
-    reader, table = Reader(data[_HEAD:]), _Tables()
+    reader, table = SymbolReader(data[_HEAD:]), _Tables()
     known = np.zeros((n * c, h + 2, w + 2), dtype=np.int64)
     for at, level in _scan(known):
         symbols = reader.table(table.frequencies()[level])
@@ -154,7 +154,7 @@ def _write(planes: Floats, index: int) -> tuple[bytes, Ints]:
     plus `_LAMBDA` for each bit that the tables of the moment charge.
     """
     scaled = np.abs(planes) / _step(index)
-    writer, table = Writer(), _Tables()
+    writer, table = SymbolWriter(), _Tables()
     values = np.zeros(planes.shape, dtype=np.int64)
     known = np.pad(values, ((0, 0), (1, 1), (1, 1)))
     inner = known[:, 1:-1, 1:-1]

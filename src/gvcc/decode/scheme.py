@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gvcc.format import rng
 from gvcc.format.bitstream import Header
-from gvcc.format.entropy import Reader, Writer
+from gvcc.format.entropy import SymbolReader, SymbolWriter
 from gvcc.format.rng import Purpose
 
 LatentShape = tuple[int, int, int, int]
@@ -21,8 +21,8 @@ class Scheme(Protocol):
     """How the noise of one GOP's steps is named. Symbols must be written, or read, step by step,
     all of them by one instance."""
 
-    def write(self, symbols: Any, writer: Writer) -> None: ...
-    def read(self, step: int, reader: Reader) -> Any: ...
+    def write(self, symbols: Any, writer: SymbolWriter) -> None: ...
+    def read(self, step: int, reader: SymbolReader) -> Any: ...
     def replay(self, symbols: Any, step: int, like: Tensor) -> Tensor: ...
 
 

@@ -9,19 +9,19 @@ from gvcc.format.bitstream import Header
 TAIL = 2  # latent frames at the end of a GOP that the uniform allocation may treat apart
 
 
-def times(header: Header, stop: int, part: int = 0) -> list[float]:
-    """The times of a GOP whose coded steps end after `stop` of them and `part` / 256 of another.
+def times(header: Header, stop: int, fraction: int = 0) -> list[float]:
+    """The times of a GOP whose coded steps end after `stop` of them and `fraction` 256ths of one.
 
     With a schedule the ODE goes from there to 0 in `tail` equal steps, so that a GOP that stops
     early takes fewer network calls; without one the times are the same for every stop.
     """
-    if not header.table:
+    if not header.schedule:
         return flow.schedule(header.steps, header.shift)
-    coded = [1.0, *(t / schedules.UNIT for t in schedules.TABLES[header.table - 1])]
+    coded = [1.0, *(t / schedules.UNIT for t in schedules.SCHEDULES[header.schedule - 1])]
     out = coded[: stop + 1]
-    if part:
-        out.append(out[-1] + (coded[stop + 1] - out[-1]) * part / 256)
-    return out + [out[-1] * (1 - i / header.tail) for i in range(1, header.tail + 1)]
+    if fraction:
+        out.append(out[-1] + (coded[stop + 1] - out[-1]) * fraction / 256)
+    return out + [out[-1] * (1 - i / header.ode_steps) for i in range(1, header.ode_steps + 1)]
 
 
 def uniform_counts(atoms: int, tail_atoms: int, stop: int, frames: int) -> list[list[int]]:

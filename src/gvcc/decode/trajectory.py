@@ -21,7 +21,7 @@ from gvcc.decode.scheme import Coder, LatentShape
 from gvcc.decode.times import uniform_counts
 from gvcc.format import bitstream, coders, rng
 from gvcc.format.bitstream import GopRecord, Header
-from gvcc.format.entropy import Reader
+from gvcc.format.entropy import SymbolReader
 from gvcc.format.rng import Purpose
 from gvcc.priors import Condition, Denoise
 
@@ -45,10 +45,10 @@ class Read:
         self, coder: Coder, header: Header, gop: int, record: GopRecord, shape: LatentShape,
         free: Sequence[int],
     ) -> None:  # fmt: skip
-        self.stop = record.stop + (record.part > 0)
+        self.stop = record.stop + (record.fraction > 0)
         dealt = uniform_counts(record.atoms, record.tail_atoms, self.stop, len(free))
         self.scheme = coder.scheme(header, gop, free, shape, dealt)
-        self.reader = Reader(record.symbols)
+        self.reader = SymbolReader(record.symbols)
 
     def symbols(self, step: int) -> Any:
         """The symbols of one coded step; to be called step by step."""

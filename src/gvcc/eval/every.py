@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gvcc.errors import GvccError, unknown
 from gvcc.eval.temporal import changes
 from gvcc.metrics import metrics, perceptual
-from gvcc.metrics.metrics import Clip, check_pair
+from gvcc.metrics.metrics import Frames, check_pair
 
 Rate = float | Fraction  # frames per second
 Numbers = tuple[float | None, ...]
@@ -34,11 +34,11 @@ class _Job(NamedTuple):
     """Metrics that are computed together; what it means where one of them comes out as None."""
 
     names: tuple[str, ...]
-    compute: Callable[[Clip, Clip, Rate, str], Numbers]
+    compute: Callable[[Frames, Frames, Rate, str], Numbers]
     undefined: str = "not defined for {frames} frame(s) of {width}x{height}"
 
 
-def yuv_psnr(ref: Clip, out: Clip) -> tuple[float, float, float, float]:
+def yuv_psnr(ref: Frames, out: Frames) -> tuple[float, float, float, float]:
     """PSNR in dB of Y, U and V, and (6 Y + U + V) / 8 as JCT-VC weights them for 4:2:0; means over
     frames, of 100 dB at most each as `metrics.psnr` has it.
 
@@ -74,16 +74,16 @@ def _psnr(square: float) -> float:
     return 10 * math.log10(255**2 / square)
 
 
-def _steady(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
+def _steady(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
     found = metrics.temporal(ref, out)
     return (found.error, found.activity_ratio) if found else (None, None)
 
 
-def _lpips(net: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
+def _lpips(net: str) -> Callable[[Frames, Frames, Rate, str], Numbers]:
     return lambda ref, out, fps, device: (perceptual.lpips(ref, out, net, device),)
 
 
-def _ewarp(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
+def _ewarp(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
     from gvcc.metrics import warp
 
     return (warp.ewarp(ref, out, device),)
@@ -117,8 +117,8 @@ SET_NAMES = ("fid_256", "kid_256")
 
 
 def measure(
-    ref: Clip,
-    out: Clip,
+    ref: Frames,
+    out: Frames,
     fps: Rate,
     device: str = "cpu",
     which: Sequence[str] | None = None,
@@ -176,7 +176,7 @@ def _note(
             reasons[name] = reason
 
 
-def profile(ref: Clip, out: Clip) -> dict[str, list[float]]:
+def profile(ref: Frames, out: Frames) -> dict[str, list[float]]:
     """The course of two uint8 clips [T,H,W,3], frame by frame.
 
     `psnr_db` [T]: RGB PSNR of each frame, in dB. `change` and `change_source` [T-1]: the mean

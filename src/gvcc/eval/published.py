@@ -10,4 +10,4 @@ def bits(header: Header, record: GopRecord) -> int | None:
     (published.md 1.5); None unless the stream is coded as published."""
     if header.coder != "gaussian" or header.allocation != "uniform":
         return None
-    return (record.atoms + record.tail_atoms) * ((header.size - 1).bit_length() + 1)
+    return (record.atoms + record.tail_atoms) * ((header.codebook_size - 1).bit_length() + 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gvcc import files
 from gvcc.errors import ConfigError, MediaError
-from gvcc.metrics.metrics import Clip, check_pair, frame_psnr
+from gvcc.metrics.metrics import Frames, check_pair, frame_psnr
 
 _GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit
@@ -19,8 +19,8 @@ _PAPER, _INK, _FAINT = (24, 24, 24), (240, 240, 240), (170, 170, 170)
 
 
 def write_png(
-    ref: Clip,
-    out: Clip,
+    ref: Frames,
+    out: Frames,
     path: str | os.PathLike[str],
     labels: tuple[str, str, str] = ("original", "decoded", f"difference x{_GAIN}"),
     count: int = 3,

@@ -24,8 +24,8 @@ PATHS = ("rf", "vp")
 RULES = ("em", "ou", "posterior")
 CODERS = coders.NAMES
 ALLOCATIONS = ("uniform", "matched")
-FULL_RANGE, AUDIO, MULTISTEP, TABLE, BLEND, PIN = 1, 2, 4, 8, 16, 32
-LAST, FADE, RESIDUAL, PART = (
+FULL_RANGE, AUDIO, MULTISTEP, SCHEDULE, BLEND, PIN = 1, 2, 4, 8, 16, 32
+LAST, FADE, RESIDUAL, FRACTION = (
     4,
     8,
     16,
@@ -56,13 +56,14 @@ class Limits:
 class Header:
     """Everything that holds for the whole stream. Ranges are checked by `check`.
 
-    `shift` and `g_scale` are whole multiples of 1/256, `knob` of 1/64. `size` is K of the gaussian
-    codebook, the most candidates of a chunk of `rcc`, and 0 for others. `gop` is the length in
-    frames that no GOP exceeds, `overlap` the number of frames that overlapping GOPs share, as
-    `alignment` says (gop.ALIGNMENTS). `table` is the number of the schedule in schedules.TABLES;
-    0: times follow from `shift`. `reuse` is p where the network is called at every p-th coded step
-    only. `settings` are those of the prior that change its output (name, text), sorted by name.
-    `pixel_aspect` is the width of a pixel over its height.
+    `shift` and `g_scale` are whole multiples of 1/256, `knob` of 1/64; `ode_steps` are those of the
+    `steps` that are not coded. `codebook_size` is K of the gaussian codebook, the most candidates
+    of a chunk of `rcc`, and 0 for others. `gop` is the length in frames that no GOP exceeds,
+    `overlap` the number of frames that overlapping GOPs share, as `alignment` says
+    (gop.ALIGNMENTS). `schedule` is its number in schedules.SCHEDULES; 0: times follow from `shift`.
+    `reuse` is p where the network is called at every p-th coded step only. `settings` are those of
+    the prior that change its output (name, text), sorted by name. `pixel_aspect` is the width of a
+    pixel over its height.
     """
 
     prior: str
@@ -78,16 +79,16 @@ class Header:
     rule: str
     coder: str
     allocation: str
-    size: int
+    codebook_size: int
     seed: int
     steps: int
-    tail: int
+    ode_steps: int
     shift: float
     g_scale: float
     knob: float
     multistep: bool
     audio: bool
-    table: int = 0
+    schedule: int = 0
     alignment: str = "fade"
     reuse: int = 1
     settings: tuple[tuple[str, str], ...] = ()
@@ -111,7 +112,7 @@ class Header:
             ("GOP length", self.gop, 1, 2**10),
             ("overlap", self.overlap, 0, self.gop // 2),
             ("steps", self.steps, 2, 255),
-            ("tail", self.tail, 1, self.steps),
+            ("ODE steps", self.ode_steps, 1, self.steps),
             ("shift", self.shift, 1 / UNIT, 255),
             ("g_scale", self.g_scale, 0, 255),
             ("knob", self.knob, 1, 2),
@@ -121,13 +122,13 @@ class Header:
             if not low <= value <= high:
                 raise Corrupt(f"{name} is {value}, expected {low} to {high}")
         coder = coders.row(self.coder)
-        if not coder.has_size(self.size):
-            raise Corrupt(f"codebook size {self.size} does not fit coder {self.coder}")
+        if not coder.has_size(self.codebook_size):
+            raise Corrupt(f"codebook size {self.codebook_size} does not fit coder {self.coder}")
         if self.rule not in coder.rules or self.allocation not in coder.allocations:
             asked = f"step rule {self.rule}, allocation {self.allocation}"
             raise Corrupt(f"coder {self.coder} with {asked}")
-        if self.table:
-            self._check_table()
+        if self.schedule:
+            self._check_schedule()
         self._check_settings()
         if self.alignment == "pin" and not self.overlap:
             raise Corrupt("GOPs start from no frames of the one before")
@@ -147,12 +148,13 @@ class Header:
         if len(names) > MOST_SETTINGS or longest > LONGEST_SETTING:
             raise TooLarge(f"{len(names)} settings of the prior, the longest of {longest} bytes")
 
-    def _check_table(self) -> None:
-        if self.table > len(schedules.TABLES):
-            raise Unsupported(f"schedule number {self.table} is not known to this version")
-        steps = len(schedules.TABLES[self.table - 1])
-        if self.steps - self.tail != steps:
-            raise Corrupt(f"{self.steps - self.tail} coded steps, expected the schedule's {steps}")
+    def _check_schedule(self) -> None:
+        if self.schedule > len(schedules.SCHEDULES):
+            raise Unsupported(f"schedule number {self.schedule} is not known to this version")
+        steps = len(schedules.SCHEDULES[self.schedule - 1])
+        if self.steps - self.ode_steps != steps:
+            coded = self.steps - self.ode_steps
+            raise Corrupt(f"{coded} coded steps, expected the schedule's {steps}")
         if self.shift != 1:
             raise Corrupt("a schedule with a shift")
         if self.reuse != 1:
@@ -161,8 +163,8 @@ class Header:
 
 @dataclass(frozen=True)
 class GopRecord:
-    """One GOP: coded steps `stop` (ODE from there on), `part` 256ths of one more where the header
-    names a schedule, atoms in all (uniform allocation; else 0)
+    """One GOP: coded steps `stop` (ODE from there on), `fraction` 256ths of one more where the
+    header names a schedule, atoms in all (uniform allocation; else 0)
     and those of the last two latent frames apart (0: they are like the others), the drift check in
     units of 1/16, coded stills (empty: that picture is not given), the coded residual of the last
     latent frame (empty: none), and the range-coded symbols."""
@@ -175,7 +177,7 @@ class GopRecord:
     stills: tuple[bytes, ...]
     residual: bytes
     symbols: bytes
-    part: int = 0
+    fraction: int = 0
 
 
 def empty_gop(gop: Gop, stills: tuple[bytes, ...] | None = None) -> GopRecord:
@@ -214,21 +216,21 @@ def write_header(h: Header) -> bytes:
     """Header bytes, with magic and checksum. Raises FormatError for a field out of range."""
     h.check(Limits(2**16, 2**62))
     flags = FULL_RANGE * h.colour.full_range | AUDIO * h.audio | MULTISTEP * h.multistep
-    flags |= TABLE * (h.table > 0) | BLEND * (h.alignment == "blend")
+    flags |= SCHEDULE * (h.schedule > 0) | BLEND * (h.alignment == "blend")
     flags |= PIN * (h.alignment == "pin")
     body = b"".join(
         (
             bytes([flags, PATHS.index(h.path), RULES.index(h.rule)]),
             bytes([CODERS.index(h.coder), ALLOCATIONS.index(h.allocation)]),
-            bytes([h.steps, h.tail, round(h.knob * KNOB_UNIT)]),
+            bytes([h.steps, h.ode_steps, round(h.knob * KNOB_UNIT)]),
             round(h.shift * UNIT).to_bytes(2, "little"),
             round(h.g_scale * UNIT).to_bytes(2, "little"),
             bytes([h.colour.matrix, h.colour.primaries, h.colour.transfer]),
             h.digest,
             _blob(h.prior.encode("ascii")),
             *map(varint, (h.width, h.height, h.frames, h.fps.numerator, h.fps.denominator)),
-            *map(varint, (h.gop, h.overlap, h.size, h.seed)),
-            varint(h.table) if h.table else b"",
+            *map(varint, (h.gop, h.overlap, h.codebook_size, h.seed)),
+            varint(h.schedule) if h.schedule else b"",
             _extension(h) if h.version > 2 else b"",
         )
     )
@@ -269,11 +271,11 @@ def write_gop(record: GopRecord, index: int, header: bytes) -> bytes:
     """A GOP's record, number `index` of the stream with these header bytes."""
     g = record.gop
     layout = FIRSTS.index(g.first) | LAST * g.last | FADE * (g.fade > 0)
-    layout |= RESIDUAL * (record.residual != b"") | PART * (record.part > 0)
+    layout |= RESIDUAL * (record.residual != b"") | FRACTION * (record.fraction > 0)
     head = bytes([layout]) + varint(g.frames)
     check = b"".join(c.to_bytes(1, "little", signed=True) for c in record.check)
     body = b"".join((
-        bytes([record.stop, record.part] if record.part else [record.stop]), check,
+        bytes([record.stop, record.fraction] if record.fraction else [record.stop]), check,
         varint(record.atoms), varint(record.tail_atoms),
         *map(_blob, record.stills), _blob(record.residual) if record.residual else b"",
         record.symbols,

@@ -38,7 +38,7 @@ def _leaky(frequencies: Ints) -> NDArray[np.float32]:
 
 
 def frequencies(counts: Ints) -> Ints:
-    """Tables of counts [m,n] as frequencies for `Writer.table`: in proportion, none of them 0."""
+    """Tables of counts [m,n] as frequencies for `SymbolWriter.table`: in proportion, none 0."""
     spare = (1 << PRECISION) - counts.shape[1]
     out: Ints = 1 + counts * spare // counts.sum(1, keepdims=True)
     out[:, 0] += (1 << PRECISION) - out.sum(1)
@@ -46,7 +46,7 @@ def frequencies(counts: Ints) -> Ints:
 
 
 class Sink(Protocol):
-    """Where symbols go: a `Writer` or a `Counter`."""
+    """Where symbols go: a `SymbolWriter` or a `Counter`."""
 
     total: int
 
@@ -64,7 +64,7 @@ class Sink(Protocol):
 
 
 class Counter:
-    """Counts the bits that a Writer would use: `total`. Everything is made of uniform digits."""
+    """Counts the bits that a SymbolWriter would use: `total`. All is made of uniform digits."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -88,7 +88,7 @@ class Counter:
         self.bits(value & ((1 << k) - 1) if q < _ESCAPE else value, k if q < _ESCAPE else 32)
 
 
-class Writer(Counter):
+class SymbolWriter(Counter):
     """Range coder output; counts as it goes. `finish` gives the bytes: 32-bit little-endian words,
     at most 32 bits more than `total`; none if nothing was written."""
 
@@ -123,8 +123,8 @@ class Writer(Counter):
         return words.astype("<u4").tobytes()
 
 
-class Reader:
-    """Reads what `Writer` wrote; Corrupt if the symbols asked for outrun the bytes."""
+class SymbolReader:
+    """Reads what `SymbolWriter` wrote; Corrupt if the symbols asked for outrun the bytes."""
 
     def __init__(self, data: bytes) -> None:
         if len(data) % 4:
@@ -157,7 +157,7 @@ class Reader:
         return np.asarray(got).astype(np.int64)
 
     def table(self, frequencies: Ints) -> Ints:
-        """One symbol for each row of frequencies [m,n], as `Writer.table` takes them."""
+        """One symbol for each row of frequencies [m,n], as `SymbolWriter.table` takes them."""
         if len(frequencies) == 0:
             return np.zeros(0, dtype=np.int64)
         try:
@@ -261,7 +261,7 @@ class Counts:
         self._before, self._sums = before, sums
         return counter.total
 
-    def read(self, frames: int, reader: Reader) -> list[int]:
+    def read(self, frames: int, reader: SymbolReader) -> list[int]:
         """One step's counts; Corrupt if one of them is below 0 or beyond MOST_ATOMS."""
         counts: list[int] = []
         for _ in range(frames):

@@ -31,7 +31,7 @@ class Gop:
     `last`: the last frame is coded as a still too, which conditions this GOP and may condition the
     next. `fade`: so many frames at the start are in the GOP before as well, and are cross-faded.
     `context`: how many pictures `first` = previous stands for.
-    `tail`: the next GOP may start from the last decoded picture, so its quality counts more (the
+    `chained`: the next GOP may start from the last decoded picture, so its quality counts more (the
     encoder's business; not in the file).
     """
 
@@ -41,7 +41,7 @@ class Gop:
     last: bool = False
     fade: int = 0
     context: int = 1
-    tail: bool = field(default=False, compare=False)
+    chained: bool = field(default=False, compare=False)
 
     @property
     def end(self) -> int:

@@ -21,6 +21,7 @@ from gvcc.format.bitstream import (  # fmt: skip
     CHECKS,
     CODERS,
     FADE,
+    FRACTION,
     FULL_RANGE,
     GOP,
     KNOB_UNIT,
@@ -28,13 +29,12 @@ from gvcc.format.bitstream import (  # fmt: skip
     MAGIC,
     MOST_SETTINGS,
     MULTISTEP,
-    PART,
     PATHS,
     PIN,
     RESIDUAL,
     RULES,
+    SCHEDULE,
     SOUND,
-    TABLE,
     UNIT,
     VERSIONS,
     GopRecord,
@@ -133,11 +133,11 @@ def _extension(body: _Cursor, version: int) -> dict[str, Any]:
 
 def _header(body: _Cursor, version: int) -> Header:
     flags = body.byte("flags")
-    if flags & ~(FULL_RANGE | AUDIO | MULTISTEP | TABLE | BLEND | PIN):
+    if flags & ~(FULL_RANGE | AUDIO | MULTISTEP | SCHEDULE | BLEND | PIN):
         raise Unsupported(f"flags {flags:#x} are reserved")
     path, rule = body.name(PATHS, "path"), body.name(RULES, "step rule")
     coder, allocation = body.name(CODERS, "coder"), body.name(ALLOCATIONS, "allocation")
-    steps, tail, knob = (body.byte(w) for w in ("steps", "tail", "knob"))
+    steps, ode_steps, knob = (body.byte(w) for w in ("steps", "ODE steps", "knob"))
     shift, g_scale = (int.from_bytes(body.take(2, w), "little") for w in ("shift", "g_scale"))
     matrix, primaries, transfer = (body.byte("colour") for _ in range(3))
     colour = Colour(matrix, primaries, transfer, bool(flags & FULL_RANGE))
@@ -147,8 +147,8 @@ def _header(body: _Cursor, version: int) -> Header:
     gop, overlap, size, seed = (
         body.varint(w) for w in ("GOP length", "overlap", "codebook size", "seed")
     )
-    table = body.varint("schedule") if flags & TABLE else 0
-    if flags & TABLE and not table:
+    schedule = body.varint("schedule") if flags & SCHEDULE else 0
+    if flags & SCHEDULE and not schedule:
         raise Corrupt("a schedule without a number")
     if flags & BLEND and flags & PIN:
         raise Corrupt("overlapping GOPs are both blended and pinned")
@@ -157,16 +157,16 @@ def _header(body: _Cursor, version: int) -> Header:
     return Header(
         prior=prior, digest=digest, width=width, height=height, frames=frames, fps=fps,
         colour=colour, gop=gop, overlap=overlap, path=path, rule=rule, coder=coder,
-        allocation=allocation, size=size, seed=seed, steps=steps, tail=tail,
+        allocation=allocation, codebook_size=size, seed=seed, steps=steps, ode_steps=ode_steps,
         shift=shift / UNIT, g_scale=g_scale / UNIT, knob=knob / KNOB_UNIT,
-        multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO), table=table,
+        multistep=bool(flags & MULTISTEP), audio=bool(flags & AUDIO), schedule=schedule,
         alignment="blend" if flags & BLEND else "pin" if flags & PIN else "fade",
         **more,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Coded:
+class StoredGop:
     """A GOP as found in a file: where it stands in the clip, and its body, not yet looked into."""
 
     index: int
@@ -181,7 +181,7 @@ class Coded:
             raise Corrupt(f"the checksum of GOP {self.index} does not match")
         c = _Cursor(self.body, Corrupt)
         stop = c.byte("stop")
-        part = c.byte("part of a step") if self.layout & PART else 0
+        fraction = c.byte("fraction of a step") if self.layout & FRACTION else 0
         check = tuple(int.from_bytes(c.take(1, "check"), "little", signed=True)
                       for _ in range(CHECKS))  # fmt: skip
         atoms, tail_atoms = c.varint("atoms"), c.varint("tail atoms")
@@ -190,16 +190,17 @@ class Coded:
         symbols = c.take(len(self.body) - c.at, "symbols")
         if self.layout & RESIDUAL and not residual:
             raise Corrupt("a residual is announced and empty")
-        if self.layout & PART and not (part and header.table):
-            raise Corrupt("a part of a step is announced where there is none")
-        if stop + (part > 0) > header.steps - header.tail:
-            raise Corrupt(f"{stop} coded steps, expected at most {header.steps - header.tail}")
+        if self.layout & FRACTION and not (fraction and header.schedule):
+            raise Corrupt("a fraction of a step is announced where there is none")
+        if stop + (fraction > 0) > header.steps - header.ode_steps:
+            raise Corrupt(f"{stop} coded steps, expected at most {header.steps - header.ode_steps}")
         total = atoms + tail_atoms
         if total and (header.allocation == "matched" or total > 8 * len(self.body)):
             raise Corrupt(f"{total} atoms do not fit the record")
         if len(symbols) % 4:
             raise Corrupt("symbols are not whole 32-bit words")
-        return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols, part)
+        return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols,
+                         fraction)  # fmt: skip
 
 
 class LostAudio(NamedTuple):
@@ -208,7 +209,7 @@ class LostAudio(NamedTuple):
     reason: str
 
 
-class Reader:
+class StreamReader:
     """A stream read from a file, record by record; `header` is read at once.
 
     `clip_frames` counts the frames of the GOPs so far, `head` holds the header's bytes.
@@ -266,11 +267,11 @@ class Reader:
         body = self._take(c.varint("a record's length"), "a record")
         return c, body, crc(seal, body) == self._take(4, "a record's checksum")
 
-    def records(self) -> Iterator[Coded | Audio | LostAudio]:
+    def records(self) -> Iterator[StoredGop | Audio | LostAudio]:
         """The audio if there is any, then the GOPs as their records come.
 
-        A GOP's place is checked before it is handed out, its body by `Coded.record`; for audio that
-        does not check there is a `LostAudio`. Raises Truncated (with the number of whole GOPs)
+        A GOP's place is checked before it is handed out, its body by `StoredGop.record`; for audio
+        that does not check there is a `LostAudio`. Raises Truncated (with the number of whole GOPs)
         where the data end too soon, and Corrupt for a head that does not check, and for anything
         after the last record.
         """
@@ -289,7 +290,7 @@ class Reader:
                 raise self._cut(e, index) from None
             gop, layout = _place(c, before, h)
             self.clip_frames = gop.end
-            yield Coded(index, gop, layout, body, whole)
+            yield StoredGop(index, gop, layout, body, whole)
             index, before = index + 1, gop
         if self._file.read(1):
             raise Corrupt("there are bytes after the last record")
@@ -303,7 +304,7 @@ def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     """Where a GOP stands in the clip, and its layout, from its record's head."""
     layout, frames = c.byte("layout"), c.varint("frames of a GOP")
     c.done("a GOP's head")
-    if layout >= 2 * PART:
+    if layout >= 2 * FRACTION:
         raise Unsupported(f"layout {layout:#x} is not known to this version")
     first, fade = FIRSTS[layout & 3], h.overlap if layout & FADE else 0
     if layout & FADE and not h.overlap:
@@ -344,7 +345,7 @@ def _audio(payload: bytes) -> Audio:
 
 def parse(data: bytes, limits: Limits | None = None) -> Stream:
     """The whole file; raises FormatError for anything that `write` cannot have written."""
-    reader = Reader(io.BytesIO(data), limits)
+    reader = StreamReader(io.BytesIO(data), limits)
     gops, audio = [], None
     for r in reader.records():
         if isinstance(r, LostAudio):
@@ -369,7 +370,7 @@ class Survey(NamedTuple):
 def survey(data: bytes, limits: Limits | None = None) -> Survey:
     """As `parse`, but it goes on behind what is damaged as far as it can. Raises FormatError if
     the header cannot be read."""
-    reader = Reader(io.BytesIO(data), limits)
+    reader = StreamReader(io.BytesIO(data), limits)
     found = Survey(reader.header, {}, None, [])
     try:
         for r in reader.records():
@@ -391,5 +392,5 @@ def survey(data: bytes, limits: Limits | None = None) -> Survey:
 
 def read_header(data: bytes, limits: Limits | None = None) -> tuple[Header, int]:
     """The header at the start of `data`, and its length in bytes."""
-    reader = Reader(io.BytesIO(data), limits)
+    reader = StreamReader(io.BytesIO(data), limits)
     return reader.header, len(reader.head)

@@ -7,7 +7,7 @@ the times after each step, in 65536ths; the first step starts at t = 1.
 from __future__ import annotations
 
 UNIT = 65536
-TABLES: tuple[tuple[int, ...], ...] = (
+SCHEDULES: tuple[tuple[int, ...], ...] = (
     # nano
     (63710, 61181, 57969, 54554, 50517, 46138, 41759, 37003, 32058, 27837, 23777, 19995, 16576,
      13567, 10982, 9142, 7567, 6233, 5114, 4182, 3410, 2774, 2252, 1826),

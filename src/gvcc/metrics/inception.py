@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gvcc.errors import ConfigError
-from gvcc.metrics.metrics import Clip, check_pair
+from gvcc.metrics.metrics import Frames, check_pair
 from gvcc.metrics.perceptual import fill, find_file, tensors
 
 Features = NDArray[np.float64]
@@ -223,7 +223,7 @@ def kid(a: Features, b: Features) -> float:
     return within(a) + within(b) - 2 * total(a, b) / (len(a) * len(b))
 
 
-def patches(clip: Clip) -> Iterator[NDArray[np.uint8]]:
+def patches(clip: Frames) -> Iterator[NDArray[np.uint8]]:
     """The patches [256,256,3] of all frames of a clip, as the head of this file has them."""
     rows, columns = clip.shape[1] // PATCH, clip.shape[2] // PATCH
     for frame in clip:
@@ -242,7 +242,7 @@ class Patches:
         self._net, self._device = _network(device), device
         self._found: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
 
-    def update(self, ref: Clip, out: Clip) -> None:
+    def update(self, ref: Frames, out: Frames) -> None:
         """Add a pair of uint8 clips [T,H,W,3], which below 256x256 have no patch."""
         check_pair(ref, out)
         for clip, found in zip((ref, out), self._found, strict=True):

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from gvcc.errors import ConfigError, MediaError
 
-Clip = npt.NDArray[np.uint8]
+Frames = npt.NDArray[np.uint8]
 
 PSNR_CAP_DB = 100.0
 VMAF_MODEL = "vmaf_v0.6.1"
@@ -76,7 +76,7 @@ class Temporal:
     activity_ratio: float | None
 
 
-def check_pair(ref: Clip, out: Clip) -> tuple[int, int, int]:
+def check_pair(ref: Frames, out: Frames) -> tuple[int, int, int]:
     """T, H, W of the pair; `ConfigError` unless both are uint8 `[T,H,W,3]` of one shape."""
     for name, clip in (("original", ref), ("decoded clip", out)):
         if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3 or clip.size == 0:
@@ -93,7 +93,7 @@ def check_pair(ref: Clip, out: Clip) -> tuple[int, int, int]:
     return ref.shape[0], ref.shape[1], ref.shape[2]
 
 
-def psnr(ref: Clip, out: Clip) -> float:
+def psnr(ref: Frames, out: Frames) -> float:
     """Mean over frames of the RGB PSNR, in dB.
 
     Per frame 10 log10(255^2 / mse), the mean squared error being taken over all pixels and the
@@ -104,7 +104,7 @@ def psnr(ref: Clip, out: Clip) -> float:
     return float(np.mean([frame_psnr(a, b) for a, b in zip(ref, out, strict=True)]))
 
 
-def frame_psnr(ref: Clip, out: Clip) -> float:
+def frame_psnr(ref: Frames, out: Frames) -> float:
     """RGB PSNR in dB of one pair of frames `[H,W,3]`, at most 100 dB; see `psnr`."""
     if ref.shape != out.shape:
         raise ConfigError(f"the frames differ in shape: {ref.shape} and {out.shape}")
@@ -115,7 +115,7 @@ def frame_psnr(ref: Clip, out: Clip) -> float:
     return min(PSNR_CAP_DB, 10 * math.log10(255**2 * difference.size / squares))
 
 
-def ms_ssim(ref: Clip, out: Clip) -> float | None:
+def ms_ssim(ref: Frames, out: Frames) -> float | None:
     """Mean over frames of the MS-SSIM of the RGB channels: 1 is identical.
 
     pytorch-msssim's definition (five scales, 11-tap Gaussian window, float32) on the CPU. None
@@ -127,7 +127,7 @@ def ms_ssim(ref: Clip, out: Clip) -> float | None:
     module = require("pytorch_msssim", "pytorch-msssim")
     import torch
 
-    def planes(clip: Clip) -> torch.Tensor:
+    def planes(clip: Frames) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2))).float()
 
     batch = max(1, _MS_SSIM_BATCH_PIXELS // (height * width))
@@ -142,7 +142,7 @@ def ms_ssim(ref: Clip, out: Clip) -> float | None:
     return total / frames
 
 
-def vmaf(ref: Clip, out: Clip, fps: float | Fraction) -> float | None:
+def vmaf(ref: Frames, out: Frames, fps: float | Fraction) -> float | None:
     """Mean over frames of VMAF (vmaf_v0.6.1, built into the ffmpeg of imageio-ffmpeg): 0..100.
 
     `fps` in frames per second. The clips go to ffmpeg as raw video of that one constant rate, so
@@ -201,7 +201,7 @@ def vmaf(ref: Clip, out: Clip, fps: float | Fraction) -> float | None:
     return float(report["pooled_metrics"]["vmaf"]["mean"])
 
 
-def temporal(ref: Clip, out: Clip) -> Temporal | None:
+def temporal(ref: Frames, out: Frames) -> Temporal | None:
     """Temporal consistency, as defined in `Temporal`; None for a single frame."""
     frames, height, width = check_pair(ref, out)
     if frames == 1:
@@ -219,7 +219,7 @@ def temporal(ref: Clip, out: Clip) -> Temporal | None:
     )
 
 
-def tof(ref: Clip, out: Clip) -> float | None:
+def tof(ref: Frames, out: Frames) -> float | None:
     """tOF: how far the motion of the decoded clip is from that of the original, in pixels.
 
     Mean length of flow(ref[t], ref[t+1]) - flow(out[t], out[t+1]) over all consecutive pairs and
@@ -238,7 +238,7 @@ def tof(ref: Clip, out: Clip) -> float | None:
         return None
     cv2 = require("cv2", "opencv-python-headless")
 
-    def flows(clip: Clip) -> Iterator[npt.NDArray[np.float32]]:
+    def flows(clip: Frames) -> Iterator[npt.NDArray[np.float32]]:
         # One pair at a time: a flow takes 8 bytes per pixel, the pictures of a pair 2.
         before = cv2.cvtColor(clip[0], cv2.COLOR_RGB2GRAY)
         for picture in clip[1:]:
@@ -253,7 +253,7 @@ def tof(ref: Clip, out: Clip) -> float | None:
     return total / ((frames - 1) * height * width)
 
 
-def compare(ref: Clip, out: Clip, fps: float | Fraction) -> dict[str, Any]:
+def compare(ref: Frames, out: Frames, fps: float | Fraction) -> dict[str, Any]:
     """All metrics of a pair of clips, ready for JSON.
 
     Keys, always present: `psnr_rgb_db`, `ms_ssim`, `vmaf`, `temporal_error` (grey levels),

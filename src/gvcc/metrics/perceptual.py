@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gvcc.errors import ConfigError
-from gvcc.metrics.metrics import Clip, check_pair
+from gvcc.metrics.metrics import Frames, check_pair
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +40,7 @@ _BATCH_PIXELS = 1 << 19
 _LEAST = 64  # pixels a side: below, a trunk has nothing left to compare
 
 
-def lpips(ref: Clip, out: Clip, net: str = "alex", device: str = "cpu") -> float:
+def lpips(ref: Frames, out: Frames, net: str = "alex", device: str = "cpu") -> float:
     """LPIPS v0.1 (Zhang et al. 2018), mean over frames, of two uint8 clips [T,H,W,3].
 
     ConfigError if its weights are not on this machine, naming the files, or for small pictures.
@@ -48,7 +48,7 @@ def lpips(ref: Clip, out: Clip, net: str = "alex", device: str = "cpu") -> float
     return _mean(_lpips(net, device), ref, out, device)
 
 
-def dists(ref: Clip, out: Clip, device: str = "cpu") -> float:
+def dists(ref: Frames, out: Frames, device: str = "cpu") -> float:
     """DISTS (Ding et al. 2020), mean over frames, of two uint8 clips [T,H,W,3]; raises as `lpips`.
 
     Pictures are taken as they are, not shrunk to 256 lines first as the package's own script does.
@@ -56,7 +56,9 @@ def dists(ref: Clip, out: Clip, device: str = "cpu") -> float:
     return _mean(_dists(device), ref, out, device)
 
 
-def _mean(distance: Callable[[Tensor, Tensor], Tensor], ref: Clip, out: Clip, device: str) -> float:
+def _mean(
+    distance: Callable[[Tensor, Tensor], Tensor], ref: Frames, out: Frames, device: str
+) -> float:
     import torch
 
     t, h, w = check_pair(ref, out)

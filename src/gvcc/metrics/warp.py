@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc.metrics.metrics import Clip, check_pair
+from gvcc.metrics.metrics import Frames, check_pair
 
 Picture = NDArray[np.uint8]  # RGB [H,W,3]
 Floats = NDArray[np.float32]
@@ -21,7 +21,7 @@ Flow = Callable[[Picture, Picture], Floats]
 """[H,W,2], x then y in pixels: what the first picture shows at p, the second shows at p + flow."""
 
 
-def ewarp(ref: Clip, out: Clip, device: str = "cpu") -> float | None:
+def ewarp(ref: Frames, out: Frames, device: str = "cpu") -> float | None:
     """E_warp of two uint8 clips [T,H,W,3] by RAFT.
 
     Mean squared error, the pixels' range being [0, 1]: multiply by 255^2 for grey levels. None as
@@ -32,7 +32,7 @@ def ewarp(ref: Clip, out: Clip, device: str = "cpu") -> float | None:
     return error(ref, out, partial(raft.flow, device=device))
 
 
-def error(ref: Clip, out: Clip, flow: Flow) -> float | None:
+def error(ref: Frames, out: Frames, flow: Flow) -> float | None:
     """E_warp with any flow: the mean over pairs of frames of
 
         sum_p M(p) |out[t](p) - out[t+1](p + f(p))|^2 / sum_p M(p),

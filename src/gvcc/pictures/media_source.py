@@ -22,7 +22,7 @@ from gvcc.errors import MediaError
 from gvcc.pictures.media_out import MUXERS
 
 
-class Window:
+class FileView:
     """A seekable file from `start` on, with a position of its own: passes may overlap."""
 
     def __init__(self, file: BinaryIO, start: int, name: str) -> None:
@@ -30,7 +30,7 @@ class Window:
         self._place = 0
 
     @classmethod
-    def over(cls, file: BinaryIO) -> Window:
+    def over(cls, file: BinaryIO) -> FileView:
         """`file` from where it stands, or if it cannot seek a temporary copy of what is left."""
         name = str(getattr(file, "name", "<none>"))  # its suffix helps ffmpeg to tell the format
         if hasattr(file, "seekable") and file.seekable():
@@ -52,9 +52,9 @@ class Window:
             ) from error
         return window
 
-    def again(self) -> Window:
+    def again(self) -> FileView:
         """The same, at its start. The first window must stay alive for as long."""
-        return Window(self._file, self._start, self.name)
+        return FileView(self._file, self._start, self.name)
 
     def read(self, size: int) -> bytes:
         self._file.seek(self._start + self._place)
@@ -77,19 +77,19 @@ class Window:
 class Source:
     """What can be opened again and again: a path or a window, and the format if it is given."""
 
-    place: str | Window
+    place: str | FileView
     form: str | None = None
 
     @classmethod
     def of(cls, path: str | os.PathLike[str] | BinaryIO) -> Source:
         """The source that `media.open_clip` takes; a pipe is read here."""
         if not isinstance(path, str | os.PathLike):
-            return cls(Window.over(path))
+            return cls(FileView.over(path))
         if (name := os.fspath(path)) == "-":
-            return cls(Window.over(sys.stdin.buffer), MUXERS[".y4m"])
+            return cls(FileView.over(sys.stdin.buffer), MUXERS[".y4m"])
         if Path(name).is_fifo():
             with Path(name).open("rb") as pipe:
-                return cls(Window.over(pipe))
+                return cls(FileView.over(pipe))
         return cls(name)
 
     def container(self) -> Any:

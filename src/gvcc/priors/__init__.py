@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-Metric = Callable[["torch.Tensor", float], "torch.Tensor"]
+SteeringMetric = Callable[["torch.Tensor", float], "torch.Tensor"]
 """A steering metric: (r [C,F,h,w], SNR at the end of the step) -> W r. The encoder chooses atoms
 against W r instead of r; file and decoder never see it (design.md, "What the steering serves")."""
 
@@ -32,7 +32,7 @@ class Spec:
     header. `stride` is (time, height, width): pixels per latent; L frames, L = 1 mod time stride,
     give (L-1)/stride + 1 latent frames. `gop` is the default GOP length in frames. `path` names a
     Gaussian path of flow.py. `knob` is the default k of the decoder. `metric` is the steering
-    metric; None is the identity. `table` is the number of its own schedule in schedules.TABLES.
+    metric; None is the identity. `schedule` is the number of its own in schedules.SCHEDULES.
 
     `patch`: height and width of a latent must be multiples of it. `last_alone`: a last picture has
     a latent frame of its own (Gop.length). `causal`: a latent frame moves no pictures before its
@@ -49,8 +49,8 @@ class Spec:
     gop: int
     path: str
     knob: float
-    metric: Metric | None = None
-    table: int = 1
+    metric: SteeringMetric | None = None
+    schedule: int = 1
     patch: int = 1
     last_alone: bool = True
     causal: bool = True

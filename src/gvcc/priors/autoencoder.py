@@ -23,7 +23,7 @@ the coefficient of one frame, so a still scene has equal latents in all latent f
 
 
 @dataclass(frozen=True)
-class Shape:
+class AutoencoderShape:
     """Sizes of an autoencoder: latent channels, width, blocks of the two networks."""
 
     channels: int = 32
@@ -63,7 +63,7 @@ class Autoencoder(nn.Module):
     """
 
     def __init__(
-        self, shape: Shape, group: Tensor, first: Tensor, colour: Tensor, gain: float
+        self, shape: AutoencoderShape, group: Tensor, first: Tensor, colour: Tensor, gain: float
     ) -> None:
         super().__init__()
         self.shape = shape

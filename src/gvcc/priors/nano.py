@@ -94,7 +94,7 @@ def load(device: str = "cpu", path: Path | None = None) -> NanoPrior:
     except OSError as e:
         raise ConfigError(f"nano weights {at}: {e.strerror}") from e
     config, tensors, digest = unpack(data, str(at))
-    net = build(Transformer, transformer.Shape, config, "transformer", tensors, str(at))
+    net = build(Transformer, transformer.TransformerShape, config, "transformer", tensors, str(at))
     power = tensors.get(_POWER, torch.zeros(0))
     expected = (net.shape.channels, 9, 32, 32)
     if power.shape != expected:
@@ -107,11 +107,13 @@ def build_autoencoder(
 ) -> Autoencoder:
     """The autoencoder in unpacked weights."""
 
-    def empty(shape: autoencoder.Shape) -> Autoencoder:
+    def empty(shape: autoencoder.AutoencoderShape) -> Autoencoder:
         c = shape.channels
         return Autoencoder(shape, torch.zeros(c, 768), torch.zeros(c, 192), torch.zeros(3), 1.0)
 
-    out: Autoencoder = build(empty, autoencoder.Shape, config, "autoencoder", tensors, name)
+    out: Autoencoder = build(
+        empty, autoencoder.AutoencoderShape, config, "autoencoder", tensors, name
+    )
     return out
 
 

@@ -29,7 +29,7 @@ _TIMES = 64  # features of t
 
 
 @dataclass(frozen=True)
-class Shape:
+class TransformerShape:
     """Sizes of the transformer; the width is a multiple of 64, the width of a head."""
 
     channels: int = 32
@@ -142,7 +142,7 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """The net of the module's equation."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
         self.shape = shape
         c, width = shape.channels, shape.width

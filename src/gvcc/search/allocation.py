@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gvcc import flow
 from gvcc.decode.times import TAIL, uniform_counts
-from gvcc.priors import Metric
+from gvcc.priors import SteeringMetric
 
 SIDE_BITS = 2  # what a count of the matched allocation costs on average
 
@@ -49,7 +49,7 @@ BITS_PER_INFORMATION = 1.8  # keeps the output power on Gaussians; hardly matter
 
 
 def steering(
-    x0: Tensor, h: Tensor, metric: Metric | None, path: flow.Path, s: float
+    x0: Tensor, h: Tensor, metric: SteeringMetric | None, path: flow.Path, s: float
 ) -> tuple[Tensor, list[float]]:
     """The target of each latent frame for a step to time s, [F, D], and its squared length.
 
@@ -105,7 +105,7 @@ def profile(
     path: flow.Path,
     x0: Tensor,
     eps: Tensor,
-    metric: Metric | None,
+    metric: SteeringMetric | None,
     free: Sequence[int],
 ) -> Profile:
     """Measure the denoiser on x0 noised with eps at each point of the profile, on the latent
@@ -131,13 +131,13 @@ def _time_of(path: flow.Path, root_snr: float) -> float:
 
 
 def solve_shift(
-    profiles: Sequence[Profile], path: flow.Path, steps: int, tail: int, bits: float
+    profiles: Sequence[Profile], path: flow.Path, steps: int, ode_steps: int, bits: float
 ) -> float:
     """The shift, a multiple of 1/256, whose coded steps ask for about `bits` in all GOPs."""
     low, high = 1, 255 * 256
     while high - low > 1:
         mid = (low + high) // 2
-        times = flow.schedule(steps, mid / 256)[: steps - tail + 1]
+        times = flow.schedule(steps, mid / 256)[: steps - ode_steps + 1]
         asked = sum(sum(p.bits(path, times)) for p in profiles)
         low, high = (mid, high) if asked > bits else (low, mid)
     return high / 256

@@ -28,7 +28,7 @@ class Preset:
 
     `steps` None: those of the schedule; `shift` None: solved for the target. `atoms` is M and
     `tail_atoms` M_tail, None where the allocation finds them. `knob` None: the prior's. `metric`:
-    steered by the prior's metric. `table`: coded along a schedule, any step of which may be the
+    steered by the prior's metric. `scheduled`: coded along a schedule, any step of which may be the
     last.
     """
 
@@ -36,30 +36,31 @@ class Preset:
     rule: str = "posterior"
     allocation: str = "matched"
     steps: int | None = 20
-    tail: int = 4
+    ode_steps: int = 4
     shift: float | None = None
     g_scale: float = 0.0
     multistep: bool = True
     seed: int = 1
     atoms: int | None = None
     tail_atoms: int | None = None
-    size: int = 0
+    codebook_size: int = 0
     knob: float | None = None
     metric: bool = True
     mode: str = "t2v"
     overlap: int = 0
     alignment: str = "fade"
-    table: bool = False
+    scheduled: bool = False
 
 
 PRESETS = {
     "default": Preset(),
     "paper": Preset(
-        coder="gaussian", rule="em", allocation="uniform", tail=3, shift=3.0, g_scale=3.0,
-        multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384, knob=1.0, metric=False,
+        coder="gaussian", rule="em", allocation="uniform", ode_steps=3, shift=3.0, g_scale=3.0,
+        multistep=False, seed=42, atoms=64, tail_atoms=128, codebook_size=16384, knob=1.0,
+        metric=False,
     ),
     "free-gvc": Preset(steps=None, shift=1.0, mode="overlap", overlap=OVERLAP, alignment="pin",
-                       table=True),
+                       scheduled=True),
 }  # fmt: skip
 
 
@@ -142,7 +143,7 @@ class EncodeConfig:
         chosen = any(v is not None for v in (self.atoms, self.bpp, self.kbps, self.size))
         if self.preset == "paper" and height > 720 and not chosen:
             p = config.resolved()
-            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, p.size))
+            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, p.codebook_size))
             if p.mode in ("i2v", "auto"):
                 config = dataclasses.replace(config, tail_atoms=p.tail_atoms)
         return _resolved(config)
@@ -186,15 +187,15 @@ def _resolved(config: EncodeConfig) -> Parameters:
     if config.g_scale is not None and p["rule"] != "em":
         raise ConfigError("g_scale is for preset 'paper'")
     row = coders.row(p["coder"])
-    most = row.atoms_within(p["size"])
+    most = row.atoms_within(p["codebook_size"])
     if config.tail_atoms is None and p["tail_atoms"] is not None:
         p["tail_atoms"] = min(p["tail_atoms"], most)
     p |= {n: v for n in ("seed", "steps", "g_scale") if (v := getattr(config, n)) is not None}
     for name, value, low, high in (
-        ("K", p["size"], row.least_size, row.most_size),
+        ("K", p["codebook_size"], row.least_size, row.most_size),
         ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
         ("M_tail", 1 if p["tail_atoms"] is None else p["tail_atoms"], 1, most),
-        ("steps", p["steps"] or 255, p["tail"] + 1, 255),
+        ("steps", p["steps"] or 255, p["ode_steps"] + 1, 255),
         ("seed", p["seed"], 0, row.most_seed),
         ("knob", config.knob if config.knob is not None else 1, 1, 2),
         ("reuse", config.reuse, 1, 255),
@@ -217,17 +218,17 @@ def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
     if config.coder == "rcc":
         if config.preset == "paper":
             raise ConfigError("preset paper is GVCC as published: it has no coder rcc")
-        p |= dict(coder="rcc", size=coders.row("rcc").usual_size)
+        p |= dict(coder="rcc", codebook_size=coders.row("rcc").usual_size)
     if config.codebook is not None:
         row = coders.row(p["coder"])
         if not row.most_size:
             raise ConfigError("K is for preset 'paper' and for coder rcc")
         if row.powers_of_two and config.codebook & (config.codebook - 1):
             raise ConfigError(f"K is {config.codebook}, expected a power of two for coder rcc")
-        p["size"] = config.codebook
+        p["codebook_size"] = config.codebook
     if config.quality is not None or config.stop is not None or p["coder"] == "rcc":
-        p["table"] = True
-    if not p["table"]:
+        p["scheduled"] = True
+    if not p["scheduled"]:
         return
     if config.preset == "paper":
         raise ConfigError("preset paper is GVCC as published: its target is M or a size")
@@ -238,4 +239,4 @@ def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
                 f"{name} does not go with coder rcc, a quality, a stop or preset free-gvc"
             )
     scheduled = PRESETS["free-gvc"]
-    p |= dict(steps=scheduled.steps, tail=scheduled.tail, shift=scheduled.shift)
+    p |= dict(steps=scheduled.steps, ode_steps=scheduled.ode_steps, shift=scheduled.shift)

@@ -11,7 +11,7 @@ from gvcc.format.gop import Gop
 from gvcc.records import Pictures
 
 
-class Window:
+class FrameWindow:
     """The frames of a clip that one GOP needs, read in order; nothing behind them is kept."""
 
     def __init__(self, pictures: Iterator[Pictures]) -> None:

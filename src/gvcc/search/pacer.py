@@ -70,7 +70,7 @@ class Pacer:
     ) -> None:  # fmt: skip
         self.header, self.gops, self.spec, self.cost = header, gops, spec, cost
         self.free = [free_frames(g, spec) for g in gops]
-        self.stop = header.steps - header.tail
+        self.stop = header.steps - header.ode_steps
         asked = parameters.asked
         self.atoms, self.tail_atoms = parameters.atoms, parameters.tail_atoms
         self.residual = RESIDUAL_SHARE if asked.residual else 0.0
@@ -133,20 +133,20 @@ class Pacer:
         room = self.left - sum(self.empty)
         for g, still in zip(self.gops, self.still, strict=True):
             room -= g.stills * still
-        room -= int(room * self.residual * sum(g.tail for g in self.gops) / len(self.gops))
+        room -= int(room * self.residual * sum(g.chained for g in self.gops) / len(self.gops))
         side = sum(self.stop * f * SIDE_BITS for f in self.free)
         symbols = len(self.gops) * symbol_bits(room // len(self.gops)) - side
-        if header.table:
+        if header.schedule:
             low, high = 0, 256 * self.stop  # a step's 256ths
             while high - low > 1:
                 mid = (low + high) // 2
-                at = times(header, *divmod(mid, 256))[: -header.tail]
+                at = times(header, *divmod(mid, 256))[: -header.ode_steps]
                 asked = sum(sum(p.bits(path, at)) for p in profiles)
                 low, high = (low, mid) if asked > symbols else (mid, high)
-            at = times(header, *divmod(high, 256))[: -header.tail]
+            at = times(header, *divmod(high, 256))[: -header.ode_steps]
             self.predicted = [p.bits(path, at) for p in profiles]
             return header
-        shift = solve_shift(profiles, path, header.steps, header.tail, max(1.0, symbols))
+        shift = solve_shift(profiles, path, header.steps, header.ode_steps, max(1.0, symbols))
         at = flow.schedule(header.steps, shift)[: self.stop + 1]
         self.predicted = [p.bits(path, at) for p in profiles]
         return dataclasses.replace(header, shift=shift)
@@ -170,9 +170,9 @@ class Pacer:
         tail = self.header.allocation == "uniform" and gop.mode == "i2v"
         if frames == 0:
             return Allotment(0)
-        if self.header.table:
+        if self.header.schedule:
             if room is not None:  # 1: the part of a step
-                room = symbol_bits(room - (int(room * self.residual) if gop.tail else 0) - 1)
+                room = symbol_bits(room - (int(room * self.residual) if gop.chained else 0) - 1)
             budget = None if self.header.coder == "rcc" else Proportional(self.cost(1))
             return Allotment(self.stop, budget=budget, bits=room)
         if room is None:
@@ -180,13 +180,13 @@ class Pacer:
             assert self.atoms is not None  # uniform without a target
             front = self.atoms * self.stop * (frames - apart)
             return Allotment(self.stop, front, (self.tail_atoms or 0) * self.stop * apart)
-        bits = symbol_bits(room - (int(room * self.residual) if gop.tail else 0))
+        bits = symbol_bits(room - (int(room * self.residual) if gop.chained else 0))
         if bits < _LEAST * self.stop * frames + _FIRST:
             return Allotment(0)
         if self.header.allocation == "uniform":
             # Beyond half a codebook a larger subset hardly steers better.
             row = coders.row(self.header.coder)
-            half = self.header.size // 2 + 1 if row.most_size else 2**16
+            half = self.header.codebook_size // 2 + 1 if row.most_size else 2**16
             most = min(half, row.most_atoms)
             atoms = uniform_atoms(bits, self.stop, frames, self.cost, most, tail)
             return Allotment(self.stop, *atoms)
@@ -194,7 +194,7 @@ class Pacer:
 
     def residual_room(self, gop: Gop, record: int | None, size: int, symbols: int) -> int:
         """Bytes for the residual of a GOP whose record of `record` bytes has `size` without it."""
-        if not (gop.tail and self.residual):
+        if not (gop.chained and self.residual):
             return 0
         if record is None:
             return int(symbols * self.residual / (1 - self.residual))

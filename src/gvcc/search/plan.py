@@ -90,8 +90,8 @@ def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> 
                 last = mode == "flf2v" and size > 1
                 first = "still" if fresh else "shared" if mode == "flf2v" else "previous"
                 renewed = refresh and (number + 1) % refresh == 0
-                tail = mode != "flf2v" and start + size < end and not renewed
-                g = Gop(start, size, first, last, tail=tail)
+                chained = mode != "flf2v" and start + size < end and not renewed
+                g = Gop(start, size, first, last, chained=chained)
             yield g
             at, number = g.end, number + 1
 
@@ -105,4 +105,4 @@ def variants(planned: Gop, before: Gop | None) -> tuple[Gop, ...]:
                     frames=planned.frames - planned.skip, first="none")  # fmt: skip
     if planned.frames < 2:
         return alone, planned
-    return alone, planned, replace(planned, last=True, tail=False)
+    return alone, planned, replace(planned, last=True, chained=False)

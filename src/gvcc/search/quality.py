@@ -19,27 +19,27 @@ from numpy.typing import NDArray
 from gvcc.errors import ConfigError, unknown
 from gvcc.metrics import metrics, perceptual
 
-Clip = NDArray[np.uint8]
+Frames = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
-class Metric(NamedTuple):
+class QualityMetric(NamedTuple):
     """A measure of two clips [T,H,W,3] at a rate; how near to its target a GOP must come, and the
     range of a target. `sign` is -1 where lower is better."""
 
-    measure: Callable[[Clip, Clip, Fraction], float | None]
+    measure: Callable[[Frames, Frames, Fraction], float | None]
     tolerance: float
     low: float
     high: float
     sign: int = 1
 
 
-METRICS: dict[str, Metric] = {
-    "psnr": Metric(lambda ref, out, fps: metrics.psnr(ref, out), 0.2, 5, 60),
-    "ms-ssim": Metric(lambda ref, out, fps: metrics.ms_ssim(ref, out), 0.004, 0.1, 0.999),
-    "vmaf": Metric(metrics.vmaf, 1.0, 1, 99),
-    "lpips": Metric(lambda ref, out, fps: perceptual.lpips(ref, out), 0.01, 0.001, 1, -1),
-    "dists": Metric(lambda ref, out, fps: perceptual.dists(ref, out), 0.01, 0.001, 1, -1),
+METRICS: dict[str, QualityMetric] = {
+    "psnr": QualityMetric(lambda ref, out, fps: metrics.psnr(ref, out), 0.2, 5, 60),
+    "ms-ssim": QualityMetric(lambda ref, out, fps: metrics.ms_ssim(ref, out), 0.004, 0.1, 0.999),
+    "vmaf": QualityMetric(metrics.vmaf, 1.0, 1, 99),
+    "lpips": QualityMetric(lambda ref, out, fps: perceptual.lpips(ref, out), 0.01, 0.001, 1, -1),
+    "dists": QualityMetric(lambda ref, out, fps: perceptual.dists(ref, out), 0.01, 0.001, 1, -1),
 }
 
 
@@ -55,7 +55,7 @@ class Goal:
     def tolerance(self) -> float:
         return METRICS[self.name].tolerance
 
-    def measure(self, ref: Clip, out: Clip, fps: Fraction) -> float:
+    def measure(self, ref: Frames, out: Frames, fps: Fraction) -> float:
         """The quality of `out`; ConfigError where it is not defined for clips of this size, or
         its weights are not here."""
         found = METRICS[self.name].measure(ref, out, fps)

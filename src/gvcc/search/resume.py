@@ -18,7 +18,7 @@ import numpy as np
 
 from gvcc.errors import ConfigError, FormatError
 from gvcc.format.bitstream import Header
-from gvcc.format.parser import Coded, Reader
+from gvcc.format.parser import StoredGop, StreamReader
 from gvcc.records import Clip, Pictures
 from gvcc.search.config import EncodeConfig
 
@@ -59,7 +59,7 @@ def of_pictures(pictures: Pictures) -> str:
 
 def whole(
     begun: Begun, head: bytes, proof: str, pictures: Callable[[int], Pictures]
-) -> Iterator[Coded]:
+) -> Iterator[StoredGop]:
     """The whole GOPs at the beginning of a stream, all proved before the first is handed out.
 
     `head` and `proof` are those of the stream that goes on; `pictures(i)`, called in order, gives
@@ -67,7 +67,7 @@ def whole(
     other settings or of another clip.
     """
     try:
-        reader = Reader(BytesIO(begun.data))
+        reader = StreamReader(BytesIO(begun.data))
     except FormatError as e:
         if head.startswith(begun.data):  # broken off within the header
             return iter(())
@@ -105,11 +105,11 @@ def _compare(old: str, new: str) -> None:
             raise ConfigError(f"the unfinished file is of {of}: {'; '.join(told[kind])}")
 
 
-def _whole(reader: Reader, most: int) -> Iterator[Coded]:
+def _whole(reader: StreamReader, most: int) -> Iterator[StoredGop]:
     """At most so many GOPs of a stream, up to the first that is not whole."""
     try:
         for r in reader.records():
-            if isinstance(r, Coded):
+            if isinstance(r, StoredGop):
                 if not r.whole or r.index >= most:
                     return
                 yield r

@@ -12,8 +12,8 @@ from gvcc import flow
 from gvcc.decode import codebook, rcc
 from gvcc.decode.codebook import Symbols, Where
 from gvcc.decode.scheme import Scheme
-from gvcc.format.entropy import Writer
-from gvcc.priors import Metric
+from gvcc.format.entropy import SymbolWriter
+from gvcc.priors import SteeringMetric
 from gvcc.search import allocation
 from gvcc.search.allocation import Budget
 
@@ -22,7 +22,7 @@ class Aim(NamedTuple):
     """What an encoder steers to: the latent, a metric of its error, and the GOP's atoms."""
 
     x0: Tensor
-    metric: Metric | None
+    metric: SteeringMetric | None
     budget: Budget | None
 
 
@@ -66,7 +66,7 @@ class Choose:
 
     def __init__(self, scheme: Scheme, aim: Aim, stop: int) -> None:
         self.scheme, self.aim, self.stop = scheme, aim, stop
-        self.writer, self.symbols = Writer(), list[Any]()
+        self.writer, self.symbols = SymbolWriter(), list[Any]()
 
     def __call__(self, step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
         if step >= self.stop:

@@ -19,7 +19,7 @@ from gvcc.decode import trajectory as track
 from gvcc.decode.scheme import Coder, LatentShape, Scheme
 from gvcc.decode.times import times
 from gvcc.format.bitstream import Header
-from gvcc.format.entropy import Writer
+from gvcc.format.entropy import SymbolWriter
 from gvcc.priors import Condition
 from gvcc.search.quality import Curve, Goal, Surrogate
 from gvcc.search.steer import Aim, Choose, choose
@@ -32,7 +32,7 @@ class Stop(NamedTuple):
     """Coded steps, 256ths of another, and the bits of their symbols."""
 
     step: int
-    part: int
+    fraction: int
     bits: int
 
 
@@ -62,7 +62,7 @@ class Pass:
         self._states = [coder.initial(shape, gop)]
         self._hats: dict[int, Tensor] = {}
         self._bits = [0]
-        self._parts: dict[tuple[int, int], tuple[Tensor, list[Any], int]] = {}
+        self._inside: dict[tuple[int, int], tuple[Tensor, list[Any], int]] = {}
 
     def bits(self, step: int) -> int:
         """Bits of the first so many steps, which are coded if they have not been."""
@@ -83,7 +83,7 @@ class Pass:
             track.walk(self._condition, self._header, self._states[start], at, noise, seen)
         return self._bits[step]
 
-    def part_for(self, step: int, bits: float) -> int:
+    def fraction_for(self, step: int, bits: float) -> int:
         """About how many 256ths of step number `step` (from 0) take so many bits: information is in
         proportion to the growth of the SNR."""
         whole = self.bits(step + 1) - self.bits(step)
@@ -99,19 +99,19 @@ class Pass:
 
     def about(self, stop: Stop) -> float:
         """About the bits of the stop at the same place in another GOP's pass."""
-        if not stop.part:
+        if not stop.fraction:
             return self.bits(stop.step)
         t, s = self._coded[stop.step], self._coded[stop.step + 1]
         low, high = flow.snr(self._path, t), flow.snr(self._path, s)
-        share = (flow.snr(self._path, t + (s - t) * stop.part / 256) - low) / (high - low)
+        share = (flow.snr(self._path, t + (s - t) * stop.fraction / 256) - low) / (high - low)
         return (1 - share) * self.bits(stop.step) + share * self.bits(stop.step + 1)
 
-    def _at(self, step: int, part: int) -> tuple[Tensor, list[Any], int]:
+    def _at(self, step: int, fraction: int) -> tuple[Tensor, list[Any], int]:
         """The state of a stop, its symbols and their bits."""
         before = self.bits(step)
-        if not part:
+        if not fraction:
             return self._states[step], self._noise.symbols[:step], before
-        if (step, part) not in self._parts:
+        if (step, fraction) not in self._inside:
             if step not in self._hats:
                 x, t = self._states[step], self._coded[step]
                 self._hats[step] = self._condition.denoise(x, t)
@@ -125,34 +125,34 @@ class Pass:
                 symbols.append(choose(scheme, aim, first + step, t, s, x0hat))
                 return scheme.replay(symbols[-1], first + step, x0hat)
 
-            at = times(self._header, step, part)[step : step + 2]
+            at = times(self._header, step, fraction)[step : step + 2]
             known = Condition(lambda x, t: hat, self._condition.known)
             x = track.walk(known, self._header, self._states[step], at, noise)
-            self._parts[step, part] = x, symbols, self._written(symbols).total
-        return self._parts[step, part]
+            self._inside[step, fraction] = x, symbols, self._written(symbols).total
+        return self._inside[step, fraction]
 
-    def _written(self, symbols: list[Any]) -> Writer:
-        scheme, writer = self._make(), Writer()
+    def _written(self, symbols: list[Any]) -> SymbolWriter:
+        scheme, writer = self._make(), SymbolWriter()
         for s in symbols:
             scheme.write(s, writer)
         return writer
 
-    def stop(self, step: int, part: int) -> Stop:
+    def stop(self, step: int, fraction: int) -> Stop:
         """A stop with its bits."""
-        return Stop(step, part, self._at(step, part)[2])
+        return Stop(step, fraction, self._at(step, fraction)[2])
 
     def symbols(self, stop: Stop) -> bytes:
         """The symbols of a stop, as its record has them."""
-        if not stop.part and stop.step == len(self._noise.symbols):
+        if not stop.fraction and stop.step == len(self._noise.symbols):
             return self._noise.writer.finish()
-        return self._written(self._at(stop.step, stop.part)[1]).finish()
+        return self._written(self._at(stop.step, stop.fraction)[1]).finish()
 
     def latent(self, stop: Stop) -> Tensor:
         """What a decoder makes of a stop: the ODE from there to the end."""
         if self._known is not None:
             return self._known
-        x, at = self._at(stop.step, stop.part)[0], times(self._header, stop.step, stop.part)
-        begin = stop.step + (stop.part > 0)
+        x, at = self._at(stop.step, stop.fraction)[0], times(self._header, stop.step, stop.fraction)
+        begin = stop.step + (stop.fraction > 0)
 
         def ode(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
             self._observe(begin + step, stop.bits // 8)
@@ -170,8 +170,8 @@ class Pass:
             return best
         room = bits - best.bits
         for share in (1.0, 0.97, 0.93, 0.85):  # coding overshoots now and then
-            part = self.part_for(step, share * room)
-            if part and (found := self.stop(step, part)).bits <= bits:
+            fraction = self.fraction_for(step, share * room)
+            if fraction and (found := self.stop(step, fraction)).bits <= bits:
                 return found
         return best
 
@@ -182,7 +182,7 @@ class Pass:
             step += 1
         if step == self.deepest:
             return self.stop(step, 0)
-        return self.stop(step, self.part_for(step, bits - self.bits(step)))
+        return self.stop(step, self.fraction_for(step, bits - self.bits(step)))
 
 
 def reach(

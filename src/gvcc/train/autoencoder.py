@@ -31,7 +31,7 @@ _SCALES = 3
 @dataclass(frozen=True)
 class AutoencoderRecipe(Recipe):
     """`frames`, `side`: size of a crop. `structure`: weight of the structural loss. `noise`: the
-    largest standard deviation of the latent noise. The other names are the autoencoder's Shape."""
+    largest standard deviation of the latent noise. The other names are the AutoencoderShape's."""
 
     frames: int = 17
     side: int = 96

@@ -34,7 +34,7 @@ class FlowRecipe(Recipe):
     """`batch` counts patches: each step has one random size and as many samples as it holds.
 
     `pool` samples of `pool_frames` x `pool_side` pixels are encoded once; training sees random
-    pieces of them. `whitened` as in the module. `width`, `layers`: the transformer's Shape.
+    pieces of them. `whitened` as in the module. `width`, `layers`: the TransformerShape's.
     """
 
     pool: int = 4000

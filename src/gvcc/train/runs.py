@@ -84,7 +84,7 @@ def flow(
     power = torch.load(power_file, map_location="cpu", weights_only=True).half().float()
     pool = encode_pool(auto, source, asked, out / "latents.npy", progress)
     torch.manual_seed(asked.seed)
-    net = Transformer(transformer.Shape(auto.shape.channels, asked.width, asked.layers))
+    net = Transformer(transformer.TransformerShape(auto.shape.channels, asked.width, asked.layers))
     if begin is not None:
         net.load_state_dict(_state(begin, "transformer", net))
     gauss = StationaryGaussian(power, at)
@@ -132,7 +132,7 @@ def start(recipe: AutoencoderRecipe) -> Autoencoder:
         raise ConfigError(f"channels is {recipe.channels}, expected at most {channels}")
     gain = float(basis["power"].double().exp().mean().rsqrt())
     torch.manual_seed(recipe.seed)
-    shape = autoencoders.Shape(
+    shape = autoencoders.AutoencoderShape(
         recipe.channels, recipe.width, recipe.encoder_blocks, recipe.decoder_blocks
     )
     group, first = (basis[k][: recipe.channels] for k in ("group", "first"))
