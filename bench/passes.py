@@ -18,7 +18,7 @@ _KEPT: dict[bytes, aqc.Pass] = {}
 
 
 def _pass(condition: Any, header: Any, gop: int, shape: Any, coder: Any, aim: Any, free: Any,
-          observe: Any) -> aqc.Pass:  # fmt: skip
+          deepest: int, dealt: Any, observe: Any) -> aqc.Pass:  # fmt: skip
     """The pass of a GOP, kept from before if there is one of the same GOP: its number, its latent,
     what it knows already, and how it is coded are the same."""
     known = hashlib.sha256()
@@ -32,7 +32,9 @@ def _pass(condition: Any, header: Any, gop: int, shape: Any, coder: Any, aim: An
     key.update(aim.x0.contiguous().numpy().tobytes())
     name = key.digest()
     if name not in _KEPT:
-        _KEPT[name] = aqc.Pass(condition, header, gop, shape, coder, aim, free, observe)
+        _KEPT[name] = aqc.Pass(
+            condition, header, gop, shape, coder, aim, free, deepest, dealt, observe
+        )
     return _KEPT[name]
 
 

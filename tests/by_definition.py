@@ -102,6 +102,12 @@ def tof(ref: Clip, out: Clip) -> float:
     return float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean())
 
 
+def farneback(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Farneback's flow [H,W,2] of the grey pictures."""
+    flow: np.ndarray = cv2.calcOpticalFlowFarneback(grey(before), grey(after), *FARNEBACK)
+    return flow
+
+
 def ewarp(ref: Clip, out: Clip) -> float:
     """Lai et al. 2018 by Farneback's flow; points that leave the picture do not count."""
     y, x = np.mgrid[: ref.shape[1], : ref.shape[2]]

@@ -30,12 +30,14 @@ from valid_vectors import PRESETS, VALID
 
 from gvcc import codec, errors, priors
 from gvcc.decode import rcc, residual, trajectory
-from gvcc.decode.session import Session
-from gvcc.format import gop, parser, schedules
+from gvcc.decode.session import References, Session
+from gvcc.format import parser, schedules
 from gvcc.format.bitstream import Stream
 from gvcc.pictures import stills
 from gvcc.pictures.media import Video
-from gvcc.search import rate
+from gvcc.search import config as conf
+from gvcc.search import pacer as pacing
+from gvcc.search import plan as planning
 
 RMS, PEAK = 0.5, 4  # grey levels by which another machine's pictures may differ
 LOADERS: dict[str, Callable[[], Any]] = {
@@ -80,12 +82,14 @@ def coded(stream: Stream, prior: Any) -> list[list[Any]]:
     """By gvcc's own reader, for each GOP and step: of each latent frame the atoms as (index,
     minus); with rcc the chunks as [c, numbers]."""
     h, out = stream.header, []
-    session = Session(h, prior)
+    session, before = Session(h, prior), References()
     for i, r in enumerate(stream.gops):
         # There are pictures; which, is all one.
-        session.recent = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
+        pictures = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
         shape = session.shape(r.gop)
-        known = session.condition(r.gop, session.references(r.gop, r.stills)).known
+        given = session.given(r.gop, r.stills, before._replace(pictures=pictures))
+        before = session.after(r.gop, given, pictures)
+        known = session.condition(r.gop, given).known
         free = trajectory.free_of(known, shape[1])
         noise = trajectory.Read(session.coder(), h, i, r, shape, free)
         steps = noise.stop if free else 0
@@ -161,13 +165,16 @@ def write_valid(name: str) -> None:
     if cut is not None:
         pictures[cut:] = 255 - clip(*size)[cut:, ::-1]
     video = Video(pictures, **({"fps": Fraction(25)} | fields))
-    rate.PRESETS.update(PRESETS)
-    config = rate.EncodeConfig(cuts=cut is not None, **settings)
+    conf.PRESETS.update(PRESETS)
+    config = conf.EncodeConfig(cuts=cut is not None, **settings)
     whole, stills.encode = stills.encode, partial(stills.encode, codec=codec_name)
-    planner = gop.plan
+    planner = planning.plan
     if plan is not None:  # what no mode makes, but a reader must read
-        gop.plan = lambda *_, **__: plan
-    share, rate.RESIDUAL_SHARE = rate.RESIDUAL_SHARE, 0.3  # pictures this small want it for nothing
+        planning.plan = lambda *_, **__: plan
+    share, pacing.RESIDUAL_SHARE = (
+        pacing.RESIDUAL_SHARE,
+        0.3,
+    )  # pictures this small want it for nothing
     try:
         if config.size == 0:  # as small as can be
             try:
@@ -176,7 +183,7 @@ def write_valid(name: str) -> None:
                 config = dataclasses.replace(config, size=e.smallest)
         made = codec.encode(video, config, prior)
     finally:
-        stills.encode, rate.RESIDUAL_SHARE, gop.plan = whole, share, planner
+        stills.encode, pacing.RESIDUAL_SHARE, planning.plan = whole, share, planner
     expected = {"covers": text, "prior": prior_name, "rms": RMS, "peak": PEAK}
     path = ROOT / "valid" / f"{name}.gvcc"
     path.write_bytes(made.data)

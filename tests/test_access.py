@@ -17,9 +17,10 @@ from test_bitstream import HEADER, layouts
 
 from gvcc import codec
 from gvcc.decode import session
+from gvcc.decode.assemble import Assembler
 from gvcc.format import gop
 from gvcc.format.bitstream import Header
-from gvcc.format.gop import Assembler, Gop
+from gvcc.format.gop import Gop
 
 STRIDE = 4
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvcc import flow
+from gvcc.decode import times as timing
 from gvcc.format import entropy
-from gvcc.search import allocation, rate
+from gvcc.search import allocation
+from gvcc.search import pacer as pacing
 from gvcc.search.allocation import Matched, Profile
 
 RF, VP = flow.PATHS["rf"], flow.PATHS["vp"]
@@ -29,7 +31,7 @@ def fading(scale, slope):
 
 @given(st.integers(0, 5000), st.integers(1, 30), st.integers(1, 20))
 def test_atoms_are_dealt_evenly_and_the_first_get_more(atoms, stop, frames):
-    dealt = allocation.uniform_counts(atoms, 0, stop, frames)
+    dealt = timing.uniform_counts(atoms, 0, stop, frames)
     assert [len(row) for row in dealt] == [frames] * stop
     flat = list(itertools.chain(*dealt))
     assert sum(flat) == atoms
@@ -38,7 +40,7 @@ def test_atoms_are_dealt_evenly_and_the_first_get_more(atoms, stop, frames):
 
 @given(st.integers(0, 5000), st.integers(1, 5000), st.integers(1, 30), st.integers(1, 20))
 def test_tail_atoms_are_dealt_to_the_last_two_frames(atoms, tail_atoms, stop, frames):
-    dealt = allocation.uniform_counts(atoms, tail_atoms, stop, frames)
+    dealt = timing.uniform_counts(atoms, tail_atoms, stop, frames)
     assert [len(row) for row in dealt] == [frames] * stop
     for part, total in (
         ([row[:-2] for row in dealt], atoms if frames > 2 else 0),
@@ -50,7 +52,7 @@ def test_tail_atoms_are_dealt_to_the_last_two_frames(atoms, tail_atoms, stop, fr
 
 
 def test_without_coded_steps_no_atoms_are_dealt():
-    assert allocation.uniform_counts(0, 0, 0, 9) == []
+    assert timing.uniform_counts(0, 0, 0, 9) == []
 
 
 COSTS = {
@@ -72,12 +74,10 @@ def test_uniform_atoms_are_the_most_that_fit(cost, bits, stop, frames, most, tai
         return n - at_tail, at_tail
 
     def spent(pair):
-        return sum(
-            cost(m) for m in itertools.chain(*allocation.uniform_counts(*pair, stop, frames))
-        )
+        return sum(cost(m) for m in itertools.chain(*timing.uniform_counts(*pair, stop, frames)))
 
     got = allocation.uniform_atoms(bits, stop, frames, cost, most, tail)
-    dealt = list(itertools.chain(*allocation.uniform_counts(*got, stop, frames)))
+    dealt = list(itertools.chain(*timing.uniform_counts(*got, stop, frames)))
     assert got == split(sum(got)) and max(dealt) <= most
     assert spent(got) <= bits
     highest = stop * (frames + apart) * (most // 2 if tail else most)
@@ -199,7 +199,7 @@ def run(predicted, asked, bits, atom_bits):
 def test_matched_never_spends_more_than_there_is(gop, bits, atom_bits):
     """However little is granted, and however wrong the profile was."""
     predicted, asked = gop
-    least = rate._LEAST * len(asked) * len(asked[0]) + rate._FIRST
+    least = pacing._LEAST * len(asked) * len(asked[0]) + pacing._FIRST
     assert all(left >= 0 for _, left in run(predicted, asked, bits + least, atom_bits))
 
 

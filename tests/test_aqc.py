@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import decoding
 import numpy as np
 import pytest
 import tiny_prior
@@ -15,15 +16,15 @@ import whole_files
 from test_roundtrip import clip, psnr
 
 from gvcc import codec, encoder
-from gvcc.decode import trajectory
-from gvcc.decode.session import Session
-from gvcc.decoder import decode_record
+from gvcc.decode import rcc, trajectory
+from gvcc.decode.session import Given, Session
 from gvcc.format import bitstream, entropy, parser, schedules
 from gvcc.priors import Prior
+from gvcc.search import steer
 from gvcc.search import stops as aqc
 from gvcc.search.allocation import Proportional
+from gvcc.search.config import EncodeConfig
 from gvcc.search.quality import METRICS, Goal, Surrogate
-from gvcc.search.rate import EncodeConfig
 from gvcc.search.stops import Pass, Stop, reach
 
 CODERS = ("rcc", "codebook")
@@ -43,13 +44,14 @@ def coded(coder: str) -> tuple[Any, Pass]:
     """A GOP of 9 frames of 33 x 49 under way, as the encoder has it."""
     video = clip(9, 33, 49)
     own = encoder._Encoder(video, EncodeConfig(coder=coder, stop=LAST), prior(), None)
-    (g,) = own.plans
-    condition = own.session.condition(g, (None, None))
-    x0 = own._latent(g, video.frames)
-    budget = None if coder == "rcc" else Proportional(own.coder.bits(1))
-    aim = trajectory.Aim(x0, own.metric, budget)
-    shape = own.session.shape(g)
-    made = Pass(condition, own.header, 0, shape, own.coder, aim, range(shape[1]), lambda *_: None)
+    (g,) = own.gops
+    session = Session(own.draft, prior())
+    condition, shape = session.condition(g, Given(None, None)), session.shape(g)
+    x0 = prior().encode(encoder._padded(prior(), g, video.frames))
+    budget = None if coder == "rcc" else Proportional(session.coder().bits(1))
+    aim = steer.Aim(x0, prior().spec.metric, budget)
+    made = Pass(condition, own.draft, 0, shape, session.coder(), aim, range(shape[1]), LAST, (),
+                lambda *_: None)  # fmt: skip
     return own, made
 
 
@@ -76,15 +78,13 @@ def test_a_stop_decodes_to_the_encoders_own_latent(coder: str, step: int, part: 
     own, made = coded(coder)
     stop = made.stop(step, part)
     latent, symbols = made.latent(stop), made.symbols(stop)
-    record = replace(bitstream.empty_gop(own.plans[0]), stop=step, part=part, symbols=symbols,
-                     check=trajectory.check(latent, own.header, 0))  # fmt: skip
-    data = whole_files.write(bitstream.Stream(own.header, (record,)))
+    record = replace(bitstream.empty_gop(own.gops[0]), stop=step, part=part, symbols=symbols,
+                     check=trajectory.check(latent, own.draft, 0))  # fmt: skip
+    data = whole_files.write(bitstream.Stream(own.draft, (record,)))
     read = parser.parse(data)
-    session = Session(read.header, prior())
-    got = decode_record(session, 0, read.gops[0], lambda *_: None)
-    assert bool((got == latent).all())
-    shown = session.show(record, latent)
-    assert np.array_equal(codec.decode(data, prior()).frames, shown)
+    (got,) = decoding.made(read, prior())
+    assert bool((got.latent == latent).all())
+    assert np.array_equal(codec.decode(data, prior()).frames, got.pictures)
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -130,13 +130,13 @@ def test_a_pass_goes_no_deeper_than_it_is_asked_to_and_codes_nothing_twice(
 ) -> None:
     coded.cache_clear()
     calls: list[int] = []
-    real = trajectory.Choose.__call__
+    real = steer.Choose.__call__
 
     def spy(self: Any, step: int, *rest: Any) -> Any:
         calls.append(step)
         return real(self, step, *rest)
 
-    monkeypatch.setattr(trajectory.Choose, "__call__", spy)
+    monkeypatch.setattr(steer.Choose, "__call__", spy)
     made = coded("rcc")[1]
     for ask, deep in ((3, 3), (2, 3), (7, 7), (7, 7)):
         made.bits(ask)
@@ -236,10 +236,11 @@ def test_a_clip_coded_to_a_quality_has_it_and_says_so(coder: str) -> None:
 def test_symbols_of_a_stop_inside_a_step_are_a_prefix_and_the_parts_own() -> None:
     own, made = coded("rcc")
     stop, whole = made.stop(6, 77), made.stop(6, 0)
-    coder, law = own.session.coder(), trajectory.rcc.Law()
+    session = Session(own.draft, prior())
+    coder, law = session.coder(), rcc.Law()
     readers = [entropy.Reader(made.symbols(s)) for s in (stop, whole)]
-    dim = int(np.prod(own.session.shape(own.plans[0])))
-    laws = [law, trajectory.rcc.Law()]
+    dim = int(np.prod(session.shape(own.gops[0])))
+    laws = [law, rcc.Law()]
     for _ in range(6):
         a, b = (coder.read(dim, l, r) for l, r in zip(laws, readers, strict=True))  # noqa: E741
         assert a.c == b.c and np.array_equal(a.numbers, b.numbers)

@@ -13,8 +13,9 @@ import whole_files
 from test_bitstream import GOLDEN_BYTES, HEADER, record
 
 from gvcc.errors import Corrupt, FormatError, TooLarge, Unsupported
-from gvcc.format import bitstream, gop, parser, schedules
+from gvcc.format import bitstream, parser, schedules
 from gvcc.format.bitstream import Header, Limits, Stream
+from gvcc.search import plan as planning
 
 EDGES = [  # field, name in the message, the last values that are legal, the first that are not
     ("width", "width", (16, 16384), (15, 65536)),
@@ -204,10 +205,10 @@ def test_places(heads: list[bytes], error: type[FormatError]) -> None:
 
 def test_layouts_of_a_plan_are_read_back() -> None:
     plans = [("t2v", 0, "fade"), ("t2v", 2, "fade"), ("i2v", 0, "fade"), ("flf2v", 0, "fade")]
-    plans += [("auto", 0, "fade"), *(("overlap", 5, alignment) for alignment in gop.ALIGNMENTS)]
+    plans += [("auto", 0, "fade"), *(("overlap", 5, alignment) for alignment in planning.SHARING)]
     for mode, overlap, alignment in plans:
         most = 13 if overlap == 5 else 5
-        gops = list(gop.plan(23, most, 4, mode, overlap=overlap, alignment=alignment))
+        gops = list(planning.plan(23, most, 4, mode, overlap=overlap, alignment=alignment))
         header = dataclasses.replace(HEADER, frames=23, gop=most, overlap=overlap, audio=False,
                                      alignment=alignment)  # fmt: skip
         data = whole_files.write(Stream(header, tuple(map(record, gops))))

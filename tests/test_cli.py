@@ -179,7 +179,7 @@ _REPORT = "file frames width height fps bytes bits_per_pixel kbps seconds"
 _JSON = {
     "encode": f"{_REPORT} preset prior mode notices",
     "verify": f"{_REPORT} preset prior mode notices verified",
-    "decode": "file frames width height fps seconds notices",
+    "decode": "file frames width height fps seconds notices problems",
     "inspect": "version header gops audio problems bytes where bits_per_pixel kbps",
     "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio tof "
                "frames width height notes bytes bits_per_pixel kbps",

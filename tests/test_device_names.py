@@ -23,7 +23,7 @@ from gvcc.format import rng
 from gvcc.priors import devices, gauss, nano
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Shape, Transformer
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 from gvcc.train import flow, loop, runs
 
 pytestmark = pytest.mark.usefixtures("short_schedules")

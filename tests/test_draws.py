@@ -15,7 +15,7 @@ from gvcc import codec
 from gvcc.decode import codebook, draws
 from gvcc.decode.codebook import Gaussian, Symbols, Where
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 Asked = list[tuple[torch.Tensor, int, Where]]
 STEPS = [Where(0, 3, f) for f in range(5)]

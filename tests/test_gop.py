@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gvcc.decode.assemble import Assembler, cross_fade
 from gvcc.errors import ConfigError, Corrupt
-from gvcc.format.gop import (  # fmt: skip
-    ALIGNMENTS,
-    MODES,
-    Assembler,
-    Gop,
-    cross_fade,
-    dependents,
-    legal_length,
-    needed,
-    plan,
-    variants,
-)
+from gvcc.format import bitstream
+from gvcc.format.gop import Gop, dependents, legal_length, needed
+from gvcc.search.plan import MODES, SHARING, plan, variants
 
 strides = st.integers(1, 8)
 
@@ -48,7 +41,7 @@ def planned(draw: st.DrawFn, modes: tuple[str, ...] = MODES, choose: bool = Fals
     overlap, alignment = draw(st.integers(0, gop // 2)) if mode == "t2v" else 0, "fade"
     if mode == "overlap":
         overlap = 1 + stride * draw(st.integers(0, (gop // 2 - 1) // stride))
-        alignment = draw(st.sampled_from(ALIGNMENTS))
+        alignment = draw(st.sampled_from(SHARING))
     chained = mode in ("i2v", "auto") or alignment == "pin"
     refresh = draw(st.integers(0, 3)) if chained else 0
     cuts = draw(st.sets(st.integers(-3, 510), max_size=6))
@@ -177,7 +170,7 @@ def test_examples() -> None:
     still, rest = Gop(0, 5, "still"), Gop(4, 3, "previous")
     assert list(plan(7, 5, 4, "i2v")) == [still, rest]
     assert list(plan(7, 5, 4, "i2v", cuts=[3, 3, 0, 7])) == [Gop(0, 3, "still"), Gop(3, 4, "still")]
-    fade = list(plan(20, 13, 4, "overlap", overlap=5))
+    fade = list(plan(20, 13, 4, "overlap", overlap=5, alignment="blend"))
     assert fade == [Gop(0, 13), Gop(8, 12, fade=5)]
     assert list(plan(20, 13, 4, "overlap", overlap=5, alignment="blend")) == fade
     pin = Gop(8, 12, "previous", context=5)
@@ -209,11 +202,12 @@ def test_illegal_gop_lengths(gop: int, stride: int) -> None:
         (3, "t2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "flf2v", {"refresh": 1}, "refresh is for modes i2v and auto"),
         (3, "i2v", {"refresh": -1}, "refresh"),
-        (3, "overlap", {"overlap": 0}, "overlap is 0, expected 1 modulo 4"),
-        (3, "overlap", {"overlap": 2}, "overlap is 2, expected 1 modulo 4"),
-        (3, "overlap", {"overlap": 3}, "overlap is 3, expected 1 to 2"),
+        (3, "overlap", {"overlap": 0, "alignment": "blend"}, "overlap is 0, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 2, "alignment": "blend"}, "overlap is 2, expected 1 modulo 4"),
+        (3, "overlap", {"overlap": 3, "alignment": "blend"}, "overlap is 3, expected 1 to 2"),
         (3, "overlap", {"overlap": 1, "alignment": "glue"}, "unknown alignment 'glue'"),
-        (3, "overlap", {"overlap": 1, "refresh": 1}, "refresh is for"),
+        (3, "overlap", {"overlap": 1}, "unknown alignment 'fade'; known: blend, pin"),
+        (3, "overlap", {"overlap": 1, "refresh": 1, "alignment": "blend"}, "refresh is for"),
         (3, "overlap", {"overlap": 1, "refresh": 1, "alignment": "blend"}, "refresh is for"),
         (3, "t2v", {"overlap": 1, "alignment": "blend"}, "alignment blend is for mode overlap"),
         (3, "i2v", {"alignment": "pin"}, "alignment pin is for mode overlap, not i2v"),
@@ -348,7 +342,8 @@ def test_a_lost_gop_costs_a_chain_its_rest_and_flf2v_one_more() -> None:
     pinned = list(plan(frames, 33, 4, "overlap", overlap=5, alignment="pin", refresh=3))
     assert needed(pinned, 80, 81) == ({0, 1, 2}, set()) and dependents(pinned, 0) == [1, 2]
     assert needed(pinned, 90, 91) == ({3}, set())
-    faded = list(plan(frames, 33, 4, "overlap", overlap=5))  # GOPs start at 0, 28, 56, ...
+    # GOPs start at 0, 28, 56, ...
+    faded = list(plan(frames, 33, 4, "overlap", overlap=5, alignment="blend"))
     assert needed(faded, 40, 41) == ({1}, set()) and needed(faded, 57, 58) == ({1, 2}, set())
     assert needed(faded, 40, 41, blended=True) == ({0, 1}, set())
     assert needed(faded, 57, 58, blended=True) == ({0, 1, 2}, set())
@@ -361,19 +356,29 @@ def pictures(*values: int) -> np.ndarray:
     return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
+class Pictured:
+    """An assembler of GOPs whose latents are their pictures."""
+
+    def __init__(self, overlap: int) -> None:
+        header: Any = SimpleNamespace(overlap=overlap, alignment="fade", height=2, width=2)
+        self.assembler = Assembler(header, 4, lambda record, latent: latent)  # type: ignore
+
+    def add(self, g: Gop, frames: np.ndarray) -> np.ndarray:
+        return self.assembler.add(bitstream.empty_gop(g), frames)  # type: ignore[arg-type]
+
+
 @settings(deadline=None, max_examples=50)
 @given(planned(choose=True))
 def test_the_assembler_gives_each_picture_once_in_order(p: Planned) -> None:
     """GOPs that agree on a frame, cross-faded or not, give that frame."""
-    assembler, out = Assembler(p.overlap), []
+    assembler, out = Pictured(p.overlap), []
     for g in p.gops:
         out.append(assembler.add(g, pictures(*(f % 256 for f in range(g.start, g.end)))))
         # Nothing is held back but what the next GOP may fade into.
         assert sum(map(len, out)) >= g.end - p.overlap
-    rest = assembler.flush()
-    out += [] if rest is None else [rest]
+    out.append(assembler.assembler.finish())
     assert np.array_equal(np.concatenate(out), pictures(*(f % 256 for f in range(p.frames))))
-    assert assembler.flush() is None
+    assert len(assembler.assembler.finish()) == 0
 
 
 def test_the_cross_fade_by_hand() -> None:
@@ -382,15 +387,15 @@ def test_the_cross_fade_by_hand() -> None:
     assert np.array_equal(faded, pictures(64, 101, 64))  # 63.75, 100.5, 63.75
     assert np.array_equal(cross_fade(pictures(10), pictures(13)), pictures(12))  # 11.5
     # Two GOPs of 4, 2 in common: weights 1/3 and 2/3.
-    assembler = Assembler(2)
+    assembler = Pictured(2)
     first = assembler.add(Gop(0, 4), pictures(9, 9, 90, 90))
     second = assembler.add(Gop(2, 4, fade=2), pictures(0, 0, 5, 6))
     assert np.array_equal(first, pictures(9, 9))
     assert np.array_equal(second, pictures(60, 30))
-    assert np.array_equal(assembler.flush(), pictures(5, 6))
+    assert np.array_equal(assembler.assembler.finish(), pictures(5, 6))
 
 
 def test_a_gop_that_repeats_a_frame_does_not_show_it() -> None:
-    assembler = Assembler(0)
+    assembler = Pictured(0)
     assert np.array_equal(assembler.add(Gop(0, 2, "still"), pictures(1, 2)), pictures(1, 2))
     assert np.array_equal(assembler.add(Gop(1, 3, "previous"), pictures(9, 3, 4)), pictures(3, 4))

@@ -3,113 +3,58 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import rooms
 
-SRC = Path(__file__).parents[1] / "src/gvcc"
-# Lowest first. A module may import modules of lower layers only; modules of one layer do not
-# import each other.
-# fmt: off
-LAYERS = [
-    {"errors"},
-    {"records", "files", "priors.models"},
-    {"rng", "gop", "entropy", "draws", "colour", "scenes", "schedules", "eval.metrics",
-     "eval.bd", "lossless", "media_structure", "media_time"},
-    {"bitstream", "devices", "eval.perceptual", "audio", "media_notices"},
-    {"parser", "stillcodecs", "eval.inception", "eval.raft", "audio_out", "media_audio"},
-    {"media_out", "flow", "codebook", "rcc", "residual", "stills", "quality", "eval.warp"},
-    {"media_clip", "media_source"},
-    {"media_stills", "media_stream"},
-    {"media", "priors"},
-    {"allocation", "priors.spectrum", "priors.autoencoder", "priors.settings", "priors.store"},
-    {"rate", "priors.gauss", "priors.transformer", "priors.parts"},
-    {"priors.nano", "priors.diffusion", "trajectory"},
-    {"priors.wan", "priors.cogvideox"},
-    {"session"},
-    {"decoder", "aqc", "resume"},
-    {"encoder"},
-    {"codec"},
-    {"describe", "eval.clips", "eval.identity", "eval.temporal", "train.data", "train.loop"},
-    {"train.gauss", "train.dataset", "eval.sidebyside", "eval.every", "eval.baselines",
-     "eval.plots", "eval.table6"},
-    {"eval.external", "eval.report"},
-    {"eval.cells", "eval.ab"},
-    {"eval.datasets", "eval.worker"},
-    {"eval.run", "eval.sweep"},
-    {"train.autoencoder", "train.flow"},
-    {"train.runs"},
-    {"demo", "terminal"},
-    {"cli_train", "cli_encode", "cli_priors", "cli_eval"},
-    {"cli"},
-    {"__main__"},
-]
-# fmt: on
-LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-BYTES_LAYER = {"errors", "records", "rng", "gop", "bitstream", "parser", "entropy"}
-
-
-def modules() -> dict[str, Path]:
-    """Module name below gvcc -> file; the package's own lazy __init__ is no layer."""
-    found = {}
-    for path in SRC.rglob("*.py"):
-        name = ".".join(path.relative_to(SRC).with_suffix("").parts)
-        found[name.removesuffix(".__init__")] = path
-    return {n: p for n, p in found.items() if n not in ("__init__", "eval", "train")}
-
-
-def imports(source: str) -> set[str]:
-    """Every module that the source imports, wherever the statement stands."""
-    out = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            out |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            out |= {f"{node.module}.{a.name}" for a in node.names}
-    return out
-
-
-def own(source: str) -> set[str]:
-    """The gvcc modules among a source's imports."""
-    out = set()
-    for name in imports(source):
-        parts = name.removeprefix("gvcc.").split(".")
-        if name.startswith("gvcc.") and parts[0]:
-            for end in (2, 1):
-                if ".".join(parts[:end]) in LEVEL:
-                    out.add(".".join(parts[:end]))
-                    break
-    return out
+MOST_PAIRS = 95
+LONGEST = 400  # lines of a file
 
 
 def upward(name: str, source: str) -> set[str]:
-    """The imports of module `name` that do not go down."""
-    return {o for o in own(source) if o != name and LEVEL[o] >= LEVEL[name]}
+    """The imports of module `name` that go up, or to another room of the same height."""
+    known = rooms.modules()
+    room = name.split(".")[0]
+    return {
+        o for o in rooms.own(source, known)
+        if (other := o.split(".")[0]) != room
+        and rooms.ROOMS.index(other) >= rooms.ROOMS.index(room)
+    }  # fmt: skip
 
 
-def test_every_module_has_a_layer():
-    assert set(modules()) == set(LEVEL)
+def test_every_module_is_in_a_room():
+    assert {name.split(".")[0] for name in rooms.modules()} == set(rooms.ROOMS)
 
 
 def test_imports_go_down():
+    bad = {n: up for n, p in rooms.modules().items() if (up := upward(n, p.read_text()))}
+    assert bad == {} and len(rooms.pairs()) <= MOST_PAIRS
+
+
+def test_no_circle_inside_a_room():
     # priors/__init__ loads its table's modules inside functions: that is the table's purpose.
-    checked = {n: p.read_text() for n, p in modules().items() if n != "priors"}
-    bad = {n: up for n, source in checked.items() if (up := upward(n, source))}
-    assert bad == {}
+    known = rooms.modules()
+    below = {n: rooms.own(p.read_text(), known) - {n} for n, p in known.items() if n != "priors"}
+    order = list(graphlib.TopologicalSorter(below).static_order())
+    assert set(order) == set(known)
 
 
 def test_the_check_finds_an_upward_import():
     assert upward("flow", "from gvcc import codec\n") == {"codec"}
-    assert upward("gop", "def f():\n    import gvcc.pictures.media\n") == {"media"}
-    assert upward("rate", "from gvcc import flow\n") == set()
+    assert upward("decode.rcc", "def f():\n    import gvcc.search.pacer\n") == {"search.pacer"}
+    assert upward("decoder", "from gvcc.search import config\n") == {"search.config"}
+    assert upward("search.pacer", "from gvcc.eval.metrics import x\n") == {"eval"}
+    assert upward("search.pacer", "from gvcc import flow\nfrom gvcc.search import plan\n") == set()
 
 
-@pytest.mark.parametrize("name", sorted(BYTES_LAYER))
-def test_bytes_layer_knows_no_torch(name):
-    names = imports(modules()[name].read_text())
-    assert not [n for n in names if n.split(".")[0] in ("torch", "av", "safetensors")]
+def test_the_bytes_know_no_torch():
+    for name, path in rooms.modules().items():
+        if name.split(".")[0] in ("errors", "records", "files", "format"):
+            names = {n.split(".")[0] for n in rooms.imports(path.read_text())}
+            assert not names & {"torch", "av", "safetensors"}, name
 
 
 def test_import_is_cheap():
@@ -127,8 +72,9 @@ IN_PLACE = {"write_text", "write_bytes", "savefig", "rename"}
 # Files that nobody but the writer reads, and those that get their name once they are whole.
 SCRATCH = {
     ("eval.external", "self._path('source.yuv').write_bytes(raw)"),
-    ("media_out", "(folder / f'{number:05d}.png').write_bytes(_png(pixels))"),
+    ("pictures.media_out", "(folder / f'{number:05d}.png').write_bytes(_png(pixels))"),
     ("eval.plots", "figure.savefig(out, format=path.suffix[1:], **options)"),
+    ("cli", "open(1, 'w', closefd=False)"),  # where there is no stdout
     ("train.loop", "figure.savefig(out, format='png', dpi=110)"),
 }
 
@@ -154,7 +100,7 @@ def in_place(source: str) -> set[str]:
 def test_results_are_written_whole():
     """Whoever is stopped while writing leaves the file as it was: gvcc.files sees to it."""
     found = {
-        (name, call) for name, path in modules().items() if name != "files"
+        (name, call) for name, path in rooms.modules().items() if name != "files"
         for call in in_place(path.read_text())
     }  # fmt: skip
     assert found == SCRATCH
@@ -179,5 +125,6 @@ def test_public_names_resolve():
 
 
 def test_no_file_is_too_long():
-    long = {p.name: n for p in SRC.rglob("*.py") if (n := len(p.read_text().splitlines())) > 410}
+    sizes = {p.name: len(p.read_text().splitlines()) for p in rooms.SRC.rglob("*.py")}
+    long = {name: n for name, n in sizes.items() if n > LONGEST}
     assert long == {}

@@ -14,11 +14,12 @@ from test_bitstream import record
 
 import gvcc
 from gvcc import codec
-from gvcc.format import bitstream, gop, parser
+from gvcc.format import bitstream, parser
 from gvcc.format.bitstream import Header, Limits
 from gvcc.format.gop import Gop
 from gvcc.records import Colour, Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search import plan as planning
+from gvcc.search.config import EncodeConfig
 
 HOURS, FPS = 10, 24
 PRIOR = tiny_prior.load()
@@ -33,9 +34,8 @@ HEADER = Header(
 def stream(header: Header) -> bytes:
     """GOPs of noise alone."""
     head = bitstream.write_header(header)
-    plan = gop.plan(header.frames, header.gop, 4, "t2v", overlap=0, refresh=0, alignment="fade",
-                    cuts=())  # fmt: skip
-    return head + b"".join(bitstream.write_gop(record(g), i, head) for i, g in enumerate(plan))
+    gops = planning.plan(header.frames, header.gop, 4, "t2v")
+    return head + b"".join(bitstream.write_gop(record(g), i, head) for i, g in enumerate(gops))
 
 
 def test_ten_hours_of_4k_open_and_seek_in_no_memory() -> None:

@@ -31,7 +31,8 @@ from gvcc.format.gop import Gop
 from gvcc.pictures.media import Video
 from gvcc.priors import MODELS, store
 from gvcc.records import Colour
-from gvcc.search.rate import EncodeConfig, free_frames
+from gvcc.search.config import EncodeConfig
+from gvcc.search.pacer import free_frames
 
 T2V, I2V, FLF2V = "wan2.1-t2v-1.3b", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b-720p"
 A14B, TI2V, COG = "wan2.2-t2v-a14b", "wan2.2-ti2v-5b", "cogvideox-2b"
@@ -181,8 +182,7 @@ def test_a_mode_that_a_model_has_not(load, name, mode, has):
 @pytest.mark.parametrize("name", tiny_models.NAMES)
 def test_a_mode_left_out_is_the_presets_or_the_models_own(load, name):
     def mode(preset):
-        config = EncodeConfig(preset=preset, prior=name).fitted(load(name).spec, 64)
-        return config.parameters()["mode"]
+        return EncodeConfig(preset=preset, prior=name).resolved(load(name).spec, 64).mode
 
     modes = MODELS[name].modes
     for preset, usual in (("default", "t2v"), ("paper", "t2v"), ("free-gvc", "overlap")):
@@ -266,7 +266,7 @@ def test_published_bits(load, made):
 def test_published_shift_and_atoms(load, name):
     prior, found = load(name), []
     for height in (480, 482, 720, 722, 1080):
-        config = EncodeConfig(preset="paper", prior=name).fitted(prior.spec, height)
+        p = EncodeConfig(preset="paper", prior=name).resolved(prior.spec, height)
         clip = SimpleNamespace(
             width=64,
             height=height,
@@ -276,9 +276,8 @@ def test_published_shift_and_atoms(load, name):
             audio=None,
             pixel_aspect=Fraction(1),
         )
-        p = config.parameters()
-        found.append((encoder._header(clip, config, prior).shift, p["atoms"]))
-        assert p["tail_atoms"] == 128 or p["mode"] != "i2v"
+        found.append((encoder._header(clip, p, prior).shift, p.atoms))
+        assert p.tail_atoms == 128 or p.mode != "i2v"
     high = 3 if "t2v" in name else 5
     assert found == [(3, 64), (high, 64), (high, 64), (high, 80), (high, 80)]
 

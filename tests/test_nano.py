@@ -19,7 +19,7 @@ from gvcc.priors import autoencoder, nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import dct3
 from gvcc.priors.transformer import Transformer
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 CHANNELS = 4
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+import decoding
 import numpy as np
 import pytest
 import tiny_prior
@@ -18,12 +19,14 @@ from test_roundtrip import clip, psnr
 
 import gvcc
 from gvcc import codec
-from gvcc.decode.session import Session, blend
-from gvcc.decoder import decode_record
+from gvcc.decode.assemble import blend
+from gvcc.decode.session import Session
 from gvcc.format import parser
 from gvcc.format.gop import ALIGNMENTS, needed
+from gvcc.pictures import stills
 from gvcc.priors import Prior
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
+from gvcc.search.plan import SHARING
 
 FRAMES, GOP, SIZE = 34, 13, 1800
 
@@ -39,7 +42,8 @@ def prior() -> Prior:
 @functools.cache
 def made(alignment: str, **more: Any) -> codec.Encoding:
     settings = {"overlap": 5, "size": SIZE, "coder": "rcc"} | more
-    asked = EncodeConfig(mode="overlap", alignment=alignment, gop=GOP, **settings)
+    how = {"mode": "t2v"} if alignment == "fade" else {"mode": "overlap", "alignment": alignment}
+    asked = EncodeConfig(gop=GOP, **how, **settings)
     return codec.encode(clip(FRAMES, 33, 49), asked, prior())
 
 
@@ -76,7 +80,7 @@ def test_blended_pictures_are_those_of_blended_latents() -> None:
     stream = parser.parse(encoded.data)
     assert len(stream.gops) > 1
     session = Session(stream.header, prior())
-    latents = [decode_record(session, i, r, lambda *_: None) for i, r in enumerate(stream.gops)]
+    latents = [g.latent for g in decoding.made(stream, prior())]
     for a, b in zip(latents, latents[1:], strict=False):  # one latent frame in common
         mean = a[:, -1] + 0.5 * (b[:, 1] - a[:, -1])
         a[:, -1], b[:, 1] = mean, mean
@@ -113,14 +117,11 @@ def test_pinned_latents_are_those_of_the_decoded_pictures() -> None:
     encoded = made("pin")
     stream = parser.parse(encoded.data)
     assert len(stream.gops) > 1
-    session = Session(stream.header, prior())
-    for i, record in enumerate(stream.gops):
-        latent = decode_record(session, i, record, lambda *_: None)
+    for i, (record, latent, _, _) in enumerate(decoding.made(stream, prior())):
         if i:
             given = encoded.frames[record.gop.start : record.gop.start + 5]
             grown = np.pad(given, ((0, 0), (0, 7), (0, 7), (0, 0)), mode="edge")
             assert torch.equal(latent[:, :2], prior().encode(torch.from_numpy(grown)))
-        session.show(record, latent)
 
 
 # -- every combination ------------------------------------------------------------------------
@@ -131,7 +132,7 @@ _CONTROLS: dict[str, dict[str, Any]] = {
 _MODES: dict[str, dict[str, Any]] = {
     "t2v": {"mode": "t2v"}, "t2v-overlap": {"mode": "t2v", "overlap": 3}, "i2v": {"mode": "i2v"},
     "flf2v": {"mode": "flf2v"}, "auto": {"mode": "auto"},
-    **{a: {"mode": "overlap", "alignment": a, "gop": 13, "overlap": 5} for a in ALIGNMENTS},
+    **{a: {"mode": "overlap", "alignment": a, "gop": 13, "overlap": 5} for a in SHARING},
 }  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def test_coder_mode_and_control_are_independent(
     coder: str, mode: str, control: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At an odd size, with a short last GOP."""
-    monkeypatch.setattr(gvcc.stills, "ffmpeg", lambda: None)  # AV1 starts quicker
+    monkeypatch.setattr(stills, "ffmpeg", lambda: None)  # AV1 starts quicker
     video = clip(20, 17, 35)
     asked = EncodeConfig(coder=coder, cuts=False, **_MODES[mode], **_CONTROLS[control])
     encoded = codec.encode(video, asked, prior())
@@ -237,8 +238,8 @@ def test_damage_is_named_with_what_depends_on_it(
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_a_broken_off_encode_goes_on(alignment: str) -> None:
     encoded = made(alignment)
-    asked = EncodeConfig(mode="overlap", alignment=alignment, gop=GOP, overlap=5, size=SIZE,
-                         coder="rcc")  # fmt: skip
+    how = {"mode": "t2v"} if alignment == "fade" else {"mode": "overlap", "alignment": alignment}
+    asked = EncodeConfig(**how, gop=GOP, overlap=5, size=SIZE, coder="rcc")  # type: ignore
     video = clip(FRAMES, 33, 49)
     made_of = list(codec.encode_parts(video, asked, prior()))
     whole, proofs = [p.data for p in made_of], [p.proof for p in made_of if p.proof is not None]

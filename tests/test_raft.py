@@ -262,17 +262,7 @@ def test_a_hidden_part_does_not_count() -> None:
     assert warp.error(ref, out, flow) == 0
 
 
-def test_farnebacks_flow_tells_motion_from_flicker() -> None:
-    clip = texture(4, 70, 90, (2, 1)) // 2 + 40
-    steady = warp.ewarp(clip, clip, "farneback")
-    flicker = clip + np.array([0, 6, 0, 6], np.uint8)[:, None, None, None]
-    assert steady < 1e-4
-    found = warp.ewarp(clip, flicker, "farneback")
-    assert found == pytest.approx(36 / 255**2 + steady, rel=0.2)
-    assert warp.ewarp(clip, clip[:1].repeat(4, 0), "farneback") > 20 * steady
-
-
-def test_raft_is_the_flow_by_default(weights: Path) -> None:
+def test_raft_is_the_flow(weights: Path) -> None:
     clip = texture(2, 50, 60, (2, 1))
     expected = warp.error(clip, clip, raft.flow)
     assert warp.ewarp(clip, clip) == expected
@@ -280,10 +270,7 @@ def test_raft_is_the_flow_by_default(weights: Path) -> None:
 
 def test_where_it_is_not_defined() -> None:
     clip = texture(2, 20, 30, (1, 0))
-    assert warp.ewarp(clip[:1], clip[:1], "farneback") is None
-    assert warp.ewarp(clip[:, :14], clip[:, :14], "farneback") is None
+    assert warp.ewarp(clip[:1], clip[:1]) is None
     assert warp.error(clip, clip, exact(100, 0)) is None  # everything leaves
-    with pytest.raises(ConfigError, match="unknown flow 'farnebck'.*did you mean 'farneback'"):
-        warp.ewarp(clip, clip, "farnebck")
     with pytest.raises(ConfigError, match="must have the same frames"):
         warp.ewarp(clip, clip[:1])

@@ -13,15 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvcc import codec
+from gvcc.decode import times as timing
 from gvcc.errors import ConfigError, TargetUnreachable
-from gvcc.format import bitstream, entropy, gop, schedules
+from gvcc.format import bitstream, entropy, schedules
 from gvcc.format.bitstream import GopRecord, Header
-from gvcc.format.gop import MODES, Gop
+from gvcc.format.gop import Gop
 from gvcc.pictures.media import Video
 from gvcc.records import Audio, Colour, Packet
-from gvcc.search import allocation, rate
+from gvcc.search import config as conf
+from gvcc.search import pacer as pacing
+from gvcc.search import plan as planning
 from gvcc.search.allocation import Profile
-from gvcc.search.rate import EncodeConfig, Pacer
+from gvcc.search.config import EncodeConfig
+from gvcc.search.pacer import Pacer
+from gvcc.search.plan import MODES
 
 CLIP = (33, 480, 848, Fraction(24))
 SPEC = tiny_prior.load().spec
@@ -57,26 +62,25 @@ def test_a_target_is_a_number_above_zero(name, value):
 
 
 def test_presets():
-    paper = EncodeConfig(preset="paper").parameters()
+    paper = EncodeConfig(preset="paper").resolved()
     want = dict(coder="gaussian", rule="em", allocation="uniform", steps=20, tail=3, shift=3.0,
                 g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384,
                 knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
                 table=False)  # fmt: skip
-    assert paper == want
-    default = EncodeConfig().parameters()
-    assert (default["coder"], default["allocation"]) == ("hadamard", "matched")
-    assert paper.keys() == default.keys()
+    assert {k: v for k, v in vars(paper).items() if k not in ("asked", "goal")} == want
+    default = EncodeConfig().resolved()
+    assert (default.coder, default.allocation) == ("hadamard", "matched")
 
 
 def test_own_settings_replace_the_presets_and_leave_the_table_alone():
-    before = {name: dict(p) for name, p in rate.PRESETS.items()}
-    got = EncodeConfig(preset="paper", atoms=8, codebook=256, seed=0, steps=30).parameters()
-    assert (got["atoms"], got["size"], got["seed"], got["steps"]) == (8, 256, 0, 30)
-    assert EncodeConfig(atoms=9).parameters()["allocation"] == "uniform"
-    assert EncodeConfig("paper", atoms=9).parameters()["tail_atoms"] is None
-    i2v = EncodeConfig("paper", mode="i2v", tail_atoms=9).parameters()
-    assert (i2v["atoms"], i2v["tail_atoms"]) == (64, 9)
-    assert before == rate.PRESETS
+    before = dict(conf.PRESETS)
+    got = EncodeConfig(preset="paper", atoms=8, codebook=256, seed=0, steps=30).resolved()
+    assert (got.atoms, got.size, got.seed, got.steps) == (8, 256, 0, 30)
+    assert EncodeConfig(atoms=9).resolved().allocation == "uniform"
+    assert EncodeConfig("paper", atoms=9).resolved().tail_atoms is None
+    i2v = EncodeConfig("paper", mode="i2v", tail_atoms=9).resolved()
+    assert (i2v.atoms, i2v.tail_atoms) == (64, 9)
+    assert before == conf.PRESETS
 
 
 @pytest.mark.parametrize(
@@ -111,20 +115,20 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
 )
 def test_settings_out_of_range(asked, says):
     with pytest.raises(ConfigError, match=says):
-        EncodeConfig(**asked).parameters()
+        EncodeConfig(**asked).resolved()
 
 
 # -- the file's account -----------------------------------------------------------------------
 
 
 def header(preset="default", frames=99, height=64, width=64, **more):
-    p = EncodeConfig(preset=preset).parameters()
+    p = EncodeConfig(preset=preset).resolved()
     names = {f.name for f in dataclasses.fields(Header)}
-    known = {k: v for k, v in p.items() if k in names}
-    if p["table"]:
-        known |= {"table": 1, "steps": len(schedules.TABLES[0]) + p["tail"]}
+    known = {k: v for k, v in vars(p).items() if k in names}
+    if p.table:
+        known |= {"table": 1, "steps": len(schedules.TABLES[0]) + p.tail}
     return Header(**{
-        **known, "shift": p["shift"] or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
+        **known, "shift": p.shift or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
         "height": height, "frames": frames, "fps": Fraction(25), "colour": Colour(), "gop": 33,
         "overlap": 0, "path": "rf", "knob": 1.0, "audio": False, **more,
     })  # fmt: skip
@@ -144,7 +148,7 @@ def record_of(g, still=0, residual=0):
 def test_symbols_of_the_granted_bits_fit_into_their_record(room, stop, still, data):
     """Even where an atom costs no more than 3 bits, as in a codebook of 256."""
     empty = record_of(Gop(0, 33, "still", True), still)
-    if bits := rate.symbol_bits(room):
+    if bits := pacing.symbol_bits(room):
         atoms = data.draw(st.integers(0, bits // 3))
         tail_atoms = data.draw(st.integers(0, bits // 3 - atoms))
         full = dataclasses.replace(empty, stop=stop, atoms=atoms, tail_atoms=tail_atoms,
@@ -164,7 +168,7 @@ def spend(pacer, head, i, g, cost):
         left = grant.record - size_of(record_of(g)) - sum(map(len, stills)) - 5
         stills.append(bytes(max(0, min(grant.still, left))))
     record = dataclasses.replace(record_of(g), stills=tuple(stills))
-    frames = rate.free_frames(g, SPEC)
+    frames = pacing.free_frames(g, SPEC)
     got = pacer.allot(i, g, grant.record - size_of(record), frames)
     part = 0
     if head.table:  # at worst the GOP stops inside a step
@@ -172,7 +176,7 @@ def spend(pacer, head, i, g, cost):
     elif got.budget is not None:
         bits = int(got.budget.left)
     else:
-        counts = allocation.uniform_counts(got.atoms, got.tail_atoms, got.stop, frames)
+        counts = timing.uniform_counts(got.atoms, got.tail_atoms, got.stop, frames)
         bits = sum(cost(m) for m in itertools.chain(*counts))
     writer.bits(0, bits)
     record = dataclasses.replace(record, stop=got.stop, part=part, atoms=got.atoms,
@@ -192,27 +196,27 @@ def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refres
     """Whatever `auto` chooses, and however far predictions are off."""
     refresh = refresh if mode in ("i2v", "auto") else 0
     shared = {"overlap": 5, "alignment": "pin"} if mode == "overlap" else {}
-    plans = list(gop.plan(frames, 33, STRIDE, mode, refresh=refresh, **shared))
+    plans = list(planning.plan(frames, 33, STRIDE, mode, refresh=refresh, **shared))
     cost = {
         "default": lambda m: 14 * m, "paper": lambda m: entropy.subset_bits(16384, m) + m,
         "free-gvc": lambda m: 14 * m,
     }[preset]  # fmt: skip
     head = header(preset, frames, **({"overlap": 0, "alignment": "fade"} | shared))
     config = EncodeConfig(preset, mode=mode, size=target, refresh=refresh, residual=residual)
-    pacer = Pacer(head, config, plans, None, SPEC, cost)
+    pacer = Pacer(head, config.resolved(), plans, None, SPEC, cost)
     head = pacer.solve(head, [fading(100.0 * (1 + i % 3)) for i in range(len(plans))])
     size, before = len(bitstream.write_header(head)), None
     for i, planned in enumerate(plans):
-        options = gop.variants(planned, before) if mode == "auto" else (planned,)
+        options = planning.variants(planned, before) if mode == "auto" else (planned,)
         before = data.draw(st.sampled_from(options))
         size += spend(pacer, head, i, before, cost)
     assert target - max(64, target // 100) <= size <= target
 
 
 def pacer_of(preset, frames, mode="t2v", cost=15, **more):
-    plans = list(gop.plan(frames, 33, STRIDE, mode))
+    plans = list(planning.plan(frames, 33, STRIDE, mode))
     head = header(preset, frames)
-    return Pacer(head, EncodeConfig(preset, mode=mode, **more), plans, None, SPEC,
+    return Pacer(head, EncodeConfig(preset, mode=mode, **more).resolved(), plans, None, SPEC,
                  lambda m: cost * m)  # fmt: skip
 
 
@@ -228,7 +232,7 @@ def test_without_a_target_paper_spends_its_m_and_default_its_rate():
     assert [(a.stop, a.tail_atoms, a.budget) for a in got] == [(17, 0, None)] * 3
     pacer = pacer_of("default", 99)
     fixed = len(bitstream.write_header(pacer.header))
-    assert pacer.left == int(rate.DEFAULT_BPP * 99 * 64 * 64 / 8) - fixed
+    assert pacer.left == int(pacing.DEFAULT_BPP * 99 * 64 * 64 / 8) - fixed
 
 
 @pytest.mark.parametrize(
@@ -245,24 +249,24 @@ def test_m_tail_is_for_the_last_two_latent_frames_of_i2v(more, front, tail):
 def test_bytes_of_stills_and_residual_are_set_apart():
     pacer = pacer_of("default", 65, "i2v", 14, size=8000)
     first, grant = pacer.gops[0], pacer.grant(0, pacer.gops[0])
-    share = rate.STILL_SHARE * (pacer.left - sum(pacer.empty)) * 33 / 65
+    share = pacing.STILL_SHARE * (pacer.left - sum(pacer.empty)) * 33 / 65
     assert grant.still == pytest.approx(share, abs=1)
     room = grant.record - grant.still - pacer.empty[0]
     with_residual, without = (
         pacer.allot(0, dataclasses.replace(first, tail=t), room, 8).budget.left
         for t in (True, False)
     )
-    assert with_residual / without == pytest.approx(1 - rate.RESIDUAL_SHARE, abs=0.01)
+    assert with_residual / without == pytest.approx(1 - pacing.RESIDUAL_SHARE, abs=0.01)
     assert pacer.residual_room(pacer.gops[1], grant.record, 100, 50) == 0  # nothing follows
     assert pacer.residual_room(first, 1000, 900, 50) == 95
 
 
 def test_a_gop_of_references_alone_gives_all_to_its_still():
     pacer = pacer_of("default", 34, "flf2v", 14, size=3000)
-    assert [rate.free_frames(g, SPEC) for g in pacer.gops] == [8, 0]
+    assert [pacing.free_frames(g, SPEC) for g in pacer.gops] == [8, 0]
     grant = pacer.grant(1, pacer.gops[1])
     assert grant.still == grant.record
-    assert pacer.allot(1, pacer.gops[1], 500, 0) == rate.Allotment(0)
+    assert pacer.allot(1, pacer.gops[1], 500, 0) == pacing.Allotment(0)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(1, 33), (2, 30), (33, 97)])
@@ -281,7 +285,7 @@ def test_free_frames_are_those_that_no_condition_fixes(start, stop):
             before = picture.expand(max(1, g.skip), 8, 8, 3)
             ends = (before if g.first != "none" else None, picture if g.last else None)
             known = prior.condition(*ends, latents).known
-            assert rate.free_frames(g, SPEC) == latents - len(known)
+            assert pacing.free_frames(g, SPEC) == latents - len(known)
 
 
 SOUND = Audio("flac", 8000, "mono", Fraction(1, 8000), b"", (Packet(0, 800, bytes(500)),))

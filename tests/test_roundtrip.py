@@ -18,10 +18,10 @@ from gvcc.decode import trajectory
 from gvcc.format import entropy, parser
 from gvcc.pictures.media import Video
 from gvcc.records import Audio, Colour, Packet
-from gvcc.search import rate
-from gvcc.search.rate import PRESETS
+from gvcc.search import config as conf
+from gvcc.search.config import PRESETS
 
-EncodeConfig = partial(rate.EncodeConfig, prior="gauss")  # the quick one
+EncodeConfig = partial(conf.EncodeConfig, prior="gauss")  # the quick one
 
 
 def clip(frames=9, height=48, width=64, seed=0) -> Video:

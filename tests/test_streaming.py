@@ -21,12 +21,13 @@ from gvcc.format import gop, parser
 from gvcc.format.bitstream import GopRecord
 from gvcc.pictures.media import Video
 from gvcc.records import Audio, Packet
-from gvcc.search.rate import EncodeConfig
+from gvcc.search import steer
+from gvcc.search.config import EncodeConfig
 
 __all__ = ["quick_stills"]
 CASES = (
     "t2v", "t2v-overlap", "i2v", "i2v-refresh", "flf2v", "auto", "overlap", "overlap-blend",
-    "overlap-fade", "overlap-refresh",
+    "t2v-longer-overlap", "overlap-refresh",
 )  # fmt: skip
 FRAMES, SIZE = 34, 1000  # four GOPs of 9 and a short one, as in test_modes
 
@@ -234,13 +235,13 @@ def test_an_encoding_goes_on_where_it_was_broken_off(
     sizes = [len(p.data) for p in parts_of(case)]
     ends = np.cumsum(sizes).tolist()
     chosen: list[int] = []
-    real = trajectory.Choose.__init__
+    real = steer.Choose.__init__
 
     def spy(self: Any, scheme: Any, *rest: Any) -> None:
         chosen.append(scheme.gop)
         real(self, scheme, *rest)
 
-    monkeypatch.setattr(trajectory.Choose, "__init__", spy)
+    monkeypatch.setattr(steer.Choose, "__init__", spy)
     later = min(3, len(ends) - 2)
     for given, done in (
         (encoded.data[: ends[0]], 0),

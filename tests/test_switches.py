@@ -18,7 +18,7 @@ import torch
 from gvcc import codec
 from gvcc.priors import devices, diffusion
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = EncodeConfig(prior="tiny", mode="i2v", gop=5, steps=6, bpp=3.0)

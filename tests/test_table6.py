@@ -20,7 +20,7 @@ from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import table6
 from gvcc.format import parser
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

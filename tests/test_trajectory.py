@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import decoding
 import numpy as np
 import pytest
 import tiny_prior
@@ -13,15 +14,15 @@ import torch
 from test_roundtrip import clip, psnr
 
 from gvcc import codec, flow
-from gvcc.decode import trajectory
+from gvcc.decode import rcc, trajectory
+from gvcc.decode import times as timing
 from gvcc.decode.session import Session
-from gvcc.decoder import decode_record
 from gvcc.errors import ConfigError
-from gvcc.format import parser, schedules
+from gvcc.format import bitstream, parser, schedules
 from gvcc.format.bitstream import Stream
 from gvcc.priors import Prior
-from gvcc.search import allocation
-from gvcc.search.rate import EncodeConfig
+from gvcc.search import steer
+from gvcc.search.config import EncodeConfig
 
 CODERS = ("rcc", "codebook")
 LAST = 8  # coded steps: every third time of the priors' schedules
@@ -53,10 +54,9 @@ def parsed(coder: str, stop: int) -> Stream:
 def test_the_first_steps_of_a_file_are_the_file_of_that_stop(coder: str, stop: int) -> None:
     whole, want = parsed(coder, LAST), parsed(coder, stop)
     assert want.header == whole.header and want.gops[0].stop == stop and not want.gops[0].part
-    session = Session(whole.header, prior())
     record = replace(whole.gops[0], stop=stop)  # the symbols of all steps; fewer are read
-    shown = session.show(record, decode_record(session, 0, record, lambda *_: None))
-    assert np.array_equal(shown, stopped(coder, stop).frames)
+    (got,) = decoding.made(bitstream.Stream(whole.header, (record,)), prior())
+    assert np.array_equal(got.pictures, stopped(coder, stop).frames)
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -118,7 +118,7 @@ def test_times_fall_from_one_to_zero_wherever_a_gop_stops(table: int) -> None:
     coded = [1.0, *(t / 65536 for t in schedules.TABLES[table - 1])]
     for stop in range(LAST + 1):
         for part in (0, 1, 128, 255) if stop < LAST else (0,):
-            at = allocation.times(header, stop, part)
+            at = timing.times(header, stop, part)
             assert at[: stop + 1] == coded[: stop + 1] and at[-1] == 0
             assert all(a > b for a, b in zip(at, at[1:], strict=False))
             last = at[stop + (part > 0)]
@@ -164,11 +164,11 @@ def test_a_channel_codes_what_is_free_and_fills_the_rest(known: tuple[int, ...])
     session = Session(header, prior())
     shape = (6, 3, 5, 7)
     free = [f for f in range(3) if f not in known]
-    channel = trajectory.Channel(session.coder(), header, 0, free, shape)  # type: ignore[arg-type]
+    channel = rcc.Channel(session.coder(), header, 0, free, shape)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(1)
     x0 = torch.randn(shape, generator=g)
-    aim, hat = trajectory.Aim(x0, None, None), torch.zeros(shape)
-    symbols = channel.choose(aim, 0, 0.7, 0.4, hat)
+    aim, hat = steer.Aim(x0, None, None), torch.zeros(shape)
+    symbols = steer.choose(channel, aim, 0, 0.7, 0.4, hat)
     z = channel.replay(symbols, 0, hat)
     moved = flow.snr(flow.PATHS["rf"], 0.4) - flow.snr(flow.PATHS["rf"], 0.7)
     bits = moved * float((x0[:, free] ** 2).sum()) / (2 * np.log(2))
@@ -178,5 +178,5 @@ def test_a_channel_codes_what_is_free_and_fills_the_rest(known: tuple[int, ...])
         assert (along > 0.4 * moved**0.5) == (f in free)
     other = x0.clone()
     other[:, list(known)] += 5  # what is known anyway changes nothing
-    again = channel.choose(trajectory.Aim(other, None, None), 0, 0.7, 0.4, hat)
+    again = steer.choose(channel, steer.Aim(other, None, None), 0, 0.7, 0.4, hat)
     assert np.array_equal(again.numbers, symbols.numbers)

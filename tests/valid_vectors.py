@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from gvcc.format.gop import Gop
 from gvcc.records import Audio, Colour, Packet
-from gvcc.search import rate
+from gvcc.search import config as conf
 
 SOUND = Audio(
     "opus", 48000, "mono", Fraction(1, 48000), b"OpusHead",
     (Packet(-312, 960, b"\0\1\2"), Packet(648, 960, b"\3"), Packet(1700, 960, b"")),
 )  # fmt: skip
-_BASE = rate.PRESETS["default"]
-_UNIFORM = _BASE | dict(allocation="uniform", shift=3.0, steps=8, tail=2, atoms=2)
-PRESETS: dict[str, dict[str, Any]] = {
-    "short": _BASE | dict(steps=8, tail=2),
-    "ou": _UNIFORM | dict(rule="ou", g_scale=3.0, multistep=False),
-    "em": _UNIFORM | dict(rule="em", g_scale=2.0),
-    "gaussian-matched": _BASE | dict(coder="gaussian", size=100, steps=8, tail=2),
-    "paper-short": rate.PRESETS["paper"] | dict(steps=8, size=64, atoms=4, tail_atoms=8),
+_BASE = conf.PRESETS["default"]
+_UNIFORM = replace(_BASE, allocation="uniform", shift=3.0, steps=8, tail=2, atoms=2)
+PRESETS = {
+    "short": replace(_BASE, steps=8, tail=2),
+    "ou": replace(_UNIFORM, rule="ou", g_scale=3.0, multistep=False),
+    "em": replace(_UNIFORM, rule="em", g_scale=2.0),
+    "gaussian-matched": replace(_BASE, coder="gaussian", size=100, steps=8, tail=2),
+    "paper-short": replace(conf.PRESETS["paper"], steps=8, size=64, atoms=4, tail_atoms=8),
 }
 MIXED = (
     Gop(0, 9, "still", True), Gop(8, 6, "shared", tail=True), Gop(13, 2, "previous", tail=True),
@@ -146,7 +147,7 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "fade": (
         "mode overlap, cross-faded: hadamard with a schedule",
         "tiny", (21, 24, 32),
-        dict(preset="free-gvc", alignment="fade", size=420, gop=13), {},
+        dict(preset="free-gvc", mode="t2v", overlap=5, size=420, gop=13), {},
     ),
     "blend-rcc": (
         "mode overlap: three GOPs, two latent frames blended at each joint, rcc",

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from bench.anchors.anchors import CODECS, DECODE, ffmpeg, fields, rgb
 from bench.common import RESULTS, clip
 from gvcc import codec
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 CLIP, BPP = "davis_blackswan", 0.02
 

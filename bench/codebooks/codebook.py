@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from bench.common import save
-from gvcc.decode.codebook import Coder, Gaussian, Hadamard, Where
+from gvcc.decode.codebook import Codebook, Gaussian, Hadamard, Where
 from gvcc.format import entropy
 
 
-def measure(coder: Coder, dim: int, m: int, draws: int) -> dict[str, float]:
+def measure(coder: Codebook, dim: int, m: int, draws: int) -> dict[str, float]:
     """Means over `draws` frame-steps that share one stream of symbols, as in a GOP."""
     writer, ideal = entropy.Writer(), []
     choose, replay = [], []

@@ -28,13 +28,16 @@ from torch import Tensor
 
 from bench.common import RESULTS, save
 from gvcc import flow
+from gvcc.decode import times as timing
 from gvcc.decode import trajectory
 from gvcc.format import bitstream
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
 from gvcc.priors import Condition, Spec
 from gvcc.records import Colour
-from gvcc.search import allocation, rate
+from gvcc.search import allocation, steer
+from gvcc.search import config as conf
+from gvcc.search import pacer as pacing
 
 DIM, MSE = 16384, 0.35
 
@@ -55,19 +58,19 @@ class Diagonal:
 
 def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m: int | None):
     """One GOP record: (bits of the record, MSE, output power over source power)."""
-    p = rate.PRESETS[preset]
+    p = conf.PRESETS[preset]
     header = Header(
         prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
-        colour=Colour(), gop=1, overlap=0, path="rf", rule=p["rule"], coder=p["coder"],
-        allocation=p["allocation"], size=p["size"], seed=seed, steps=p["steps"], tail=p["tail"],
-        shift=p["shift"] or 1.0, g_scale=p["g_scale"], knob=1.0, multistep=p["multistep"],
+        colour=Colour(), gop=1, overlap=0, path="rf", rule=p.rule, coder=p.coder,
+        allocation=p.allocation, size=p.size, seed=seed, steps=p.steps, tail=p.tail,
+        shift=p.shift or 1.0, g_scale=p.g_scale, knob=1.0, multistep=p.multistep,
         audio=False,
     )  # fmt: skip
     coder = trajectory.make_coder(header, DIM, "cpu")
-    config = rate.EncodeConfig(preset=preset, atoms=m if preset == "paper" else None,
+    config = conf.EncodeConfig(preset=preset, atoms=m if preset == "paper" else None,
                                size=None if bits is None else 200 + bits // 8)  # fmt: skip
-    metric, gop, free = prior.metric if p["metric"] else None, Gop(0, 1), [0]
-    pacer = rate.Pacer(header, config, [gop], None, prior.spec, coder.bits)
+    metric, gop, free = prior.metric if p.metric else None, Gop(0, 1), [0]
+    pacer = pacing.Pacer(header, config.resolved(), [gop], None, prior.spec, coder.bits)
     shape = (DIM, 1, 1, 1)
     eps = coder.initial(shape, 0)
     profile = allocation.profile(prior.denoise, flow.PATHS["rf"], x0, eps, metric, free)
@@ -77,9 +80,10 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     room = pacer.grant(0, gop).record
     allotment = pacer.allot(0, gop, None if room is None else room - empty, 1)
     stop = allotment.stop
-    scheme = trajectory.make_scheme(coder, header, 0, shape, free, stop, allotment.atoms)
-    noise = trajectory.Choose(scheme, trajectory.Aim(x0, metric, allotment.budget), stop)
-    at = allocation.times(header, stop)
+    dealt = timing.uniform_counts(allotment.atoms, 0, stop, 1)
+    scheme = coder.scheme(header, 0, free, shape, dealt)
+    noise = steer.Choose(scheme, steer.Aim(x0, metric, allotment.budget), stop)
+    at = timing.times(header, stop)
     x = trajectory.run(
         Condition(prior.denoise, {}), header, 0, shape, coder, at, noise, lambda i, x: None
     )
@@ -115,9 +119,9 @@ def steered(prior: Diagonal, x0: Tensor, name: str, seed: int, end: float):
     coder, stop, shape = trajectory.make_coder(header, DIM, "cpu"), 16, (DIM, 1, 1, 1)
     at = [1 - (1 - end) * i / stop for i in range(stop + 1)] + [end * i / 4 for i in (3, 2, 1, 0)]
     exact = Exact(x0, seed)
-    scheme = trajectory.make_scheme(coder, header, 0, shape, [0], stop)
-    budget = None if name == "rcc" else allocation.Proportional(trajectory.atom_bits(coder)(1))
-    coded = trajectory.Choose(scheme, trajectory.Aim(x0, None, budget), stop)
+    scheme = coder.scheme(header, 0, [0], shape, ())
+    budget = None if name == "rcc" else allocation.Proportional(coder.bits(1))
+    coded = steer.Choose(scheme, steer.Aim(x0, None, budget), stop)
     noise = exact if name == "exact" else coded
 
     def coded_steps(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Write src/gvcc/format/normal16.npy: the upper half of the normal quantiles that rng.py ships.
+"""Write src/gvcc/format/normal16.npy: the upper half of the normal quantile table of rng.py.
 
 Run once; the file is part of the format and must never change (tests hold its hash).
 """

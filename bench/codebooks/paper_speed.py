@@ -33,7 +33,7 @@ from gvcc.decode.codebook import Gaussian, Symbols, Where
 from gvcc.eval.clips import demo_clip
 from gvcc.priors import Prior, nano
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 FRAMES, HEIGHT, WIDTH = 9, 96, 120
 LATENT = 3, 32 * HEIGHT // 8 * WIDTH // 8  # latent frames, values of each

@@ -26,7 +26,7 @@ from bench.common import clip, save
 from gvcc import codec
 from gvcc.decode import rcc
 from gvcc.priors import nano
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 CLIP, BPP, FRAMES, SIDE = "davis_dog", 0.05, 33, 256
 DIM = 32 * 9 * 32 * 32  # channels, latent frames, height, width

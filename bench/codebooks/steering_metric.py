@@ -21,7 +21,7 @@ from bench.common import CLIPS, clip, save
 from gvcc import codec
 from gvcc.metrics import metrics
 from gvcc.priors.gauss import GaussPrior
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 tensors = load((files("gvcc.priors") / "weights/gauss.safetensors").read_bytes())
 deviation = tensors["power"].double().exp().mean((1, 2, 3)).sqrt()

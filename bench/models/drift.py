@@ -27,7 +27,7 @@ import torch
 from bench.common import clip, save
 from gvcc import codec, priors
 from gvcc.metrics import metrics
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 OLD = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41",
        "MKL_CBWR": "COMPATIBLE"}  # fmt: skip

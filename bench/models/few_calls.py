@@ -24,7 +24,7 @@ from bench.common import CLIPS, clip, save
 from gvcc import codec
 from gvcc.metrics import metrics
 from gvcc.priors import nano
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 HEIGHT, FRAMES, BPP = 128, 33, (0.02, 0.05, 0.1)
 CASES: dict[str, dict[str, int]] = {

@@ -34,7 +34,7 @@ from gvcc import codec, priors
 from gvcc.decode import session, trajectory
 from gvcc.format import parser
 from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 WAN = dict(
     patch_size=(1, 2, 2), num_attention_heads=12, attention_head_dim=128, in_channels=16,

@@ -25,7 +25,7 @@ from bench.priors.nano_rd import Tap, bits_at
 from gvcc import codec
 from gvcc.format import parser as streams
 from gvcc.priors import nano
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 FRAMES, HEIGHT = 9, 96
 ATOMS = (8, 32)

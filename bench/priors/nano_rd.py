@@ -30,7 +30,7 @@ from gvcc import codec, priors
 from gvcc.metrics import metrics
 from gvcc.priors import Condition, Prior, nano
 from gvcc.priors.gauss import KNOB
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 BPP = (0.01, 0.02, 0.05, 0.1)
 CHECKED = 0.02  # at this rate the file is decoded as well, and must give the encoder's pictures

@@ -42,7 +42,7 @@ from gvcc.eval.temporal import profile
 from gvcc.format import parser
 from gvcc.metrics import metrics
 from gvcc.priors import Prior, nano
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 HEIGHT, FRAMES, GOP, OVERLAP, STOP, BPP = 128, 41, 17, 5, 12, 0.06
 NEAR = 6

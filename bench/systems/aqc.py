@@ -39,9 +39,9 @@ from gvcc import encoder
 from gvcc.format import parser
 from gvcc.pictures.media import Video
 from gvcc.priors import Prior, nano
-from gvcc.search import quality
+from gvcc.search import config, quality
 from gvcc.search import stops as aqc
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 HEIGHT, WIDTH, GOP, FIRST = 96, 120, 9, 3
 STOPS, MIDDLE = (6, 8, 10, 12, 14, 16), 12
@@ -89,15 +89,15 @@ def sweep(video: Video, prior: Prior, coder: str) -> list[dict[str, Any]]:
         out.append({"pixels": pixels, "points": points})
         return coded.stop(MIDDLE, 0), 0.0
 
-    real, name = encoder.reach, encoder.goal
-    encoder.reach, encoder.goal = look, lambda text: every  # type: ignore[assignment,return-value]
+    real, name = encoder.reach, config.goal
+    encoder.reach, config.goal = look, lambda text: every  # type: ignore[assignment,return-value]
     try:
         asked = EncodeConfig(
             "free-gvc", coder=coder, mode="t2v", gop=GOP, quality="psnr:30", audio=False
         )
         parts = list(encoder.encode_parts(video, asked, prior))[1:]
     finally:
-        encoder.reach, encoder.goal = real, name
+        encoder.reach, config.goal = real, name
     middle = STOPS.index(MIDDLE)
     for row, part in zip(out, parts, strict=True):
         rest = len(part.data) - row["points"][middle]["bytes"]  # what else its record holds

@@ -26,7 +26,7 @@ from gvcc.decode import residual
 from gvcc.format import parser
 from gvcc.metrics import metrics
 from gvcc.pictures.media import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 BPP, HEIGHT, FRAMES, TOLERANCE = 0.05, 256, 97, 0.005
 
@@ -69,16 +69,16 @@ def main() -> None:
     prior, rows = priors.load("nano"), []
     for name in CLIPS:
         video, tails = there_and_back(name), []
-        code = encoder._Encoder._residual
+        code = encoder._GopCoder._residual
 
         def spy(self: Any, g: Any, frames: Any, x0: Tensor, x: Tensor, size: int) -> bytes:
             pictures = torch.from_numpy(frames[-4:])
             tails.append(tail(prior, x0.clone(), x.clone(), pictures))  # noqa: B023
             return code(self, g, frames, x0, x, size)  # noqa: B023
 
-        encoder._Encoder._residual = spy  # type: ignore[method-assign]
+        encoder._GopCoder._residual = spy  # type: ignore[method-assign]
         made = codec.encode(video, EncodeConfig(mode="i2v", bpp=BPP), prior)
-        encoder._Encoder._residual = code  # type: ignore[method-assign]
+        encoder._GopCoder._residual = code  # type: ignore[method-assign]
         stream, quality = parser.parse(made.data), []
         for g in (r.gop for r in stream.gops):
             new = slice(g.start + g.skip, g.end)

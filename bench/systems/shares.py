@@ -2,8 +2,8 @@
 -> docs/results/systems/shares.json.
 
 Prior nano, 0.05 bits per pixel, three evaluation clips at 96 px height, three GOPs of 17 frames
-(two of calendar), modes i2v and flf2v; PSNR of all frames (RGB), real sizes. rate.STILL_SHARE and
-rate.RESIDUAL_SHARE were set by this.
+(two of calendar), modes i2v and flf2v; PSNR of all frames (RGB), real sizes. pacing.STILL_SHARE and
+pacing.RESIDUAL_SHARE were set by this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from bench.common import clip, save
 from gvcc import codec, priors
 from gvcc.metrics import metrics
-from gvcc.search import rate
+from gvcc.search import config as conf
+from gvcc.search import pacer as pacing
 
 BPP, HEIGHT, GOP = 0.05, 96, 17
 STILLS, RESIDUALS = (0.1, 0.25, 0.4), (0.0, 0.08, 0.2)
@@ -33,11 +34,11 @@ def main() -> None:
     cells += [("i2v", s, 0.08) for s in STILLS if s != 0.25]
     cells += [("flf2v", s, 0.08) for s in STILLS]
     for mode, still, residual in cells:
-        rate.STILL_SHARE, rate.RESIDUAL_SHARE = still, residual
+        pacing.STILL_SHARE, pacing.RESIDUAL_SHARE = still, residual
         quality, sizes = [], []
         for name in CLIPS:
             video = clip(name, 33 if name == "vid4_calendar" else 49, HEIGHT)
-            config = rate.EncodeConfig(mode=mode, bpp=BPP, gop=GOP)
+            config = conf.EncodeConfig(mode=mode, bpp=BPP, gop=GOP)
             made = codec.encode(video, config, prior)
             quality.append(round(metrics.psnr(video.frames, made.frames), 3))
             sizes.append(len(made.data))

@@ -41,7 +41,7 @@ from gvcc.decode import codebook
 from gvcc.metrics import metrics
 from gvcc.pictures.media import Video
 from gvcc.priors import nano
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 HEIGHT, WIDTH, FRAMES = 96, 120, 9
 ATOMS, BPP = (4, 8, 16, 32, 64), (0.02, 0.04, 0.08, 0.16, 0.32)

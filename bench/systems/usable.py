@@ -2,7 +2,7 @@
 
     python bench/systems/usable.py        some 15 minutes; writes docs/results/systems/usable.json
 
-Decides rate.USABLE_BITS: above it an encode is refused. Four eval clips, 9 frames of 96 lines.
+Decides pacing.USABLE_BITS: above it an encode is refused. Four eval clips, 9 frames of 96 lines.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 from bench.common import CLIPS, clip, save
 from gvcc import codec, priors
-from gvcc.search import rate
-from gvcc.search.rate import EncodeConfig
+from gvcc.search import pacer as pacing
+from gvcc.search.config import EncodeConfig
 
 RATES = (0.2, 0.4, 0.8, 1.2)  # bits per pixel; a pixel has an eighth of a value, and a little
 
 
 def main() -> None:
-    rate.USABLE_BITS = 10**6
+    pacing.USABLE_BITS = 10**6
     prior = priors.load("nano")
     rows: list[dict[str, Any]] = []
     for name in CLIPS[:4]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gvcc.format.bitstream import Header, Limits, Stream
     from gvcc.pictures.media import Video
     from gvcc.records import Clip
-    from gvcc.search.rate import EncodeConfig
+    from gvcc.search.config import EncodeConfig
 
 # Before torch computes anything: without it MKL splits some products by the number of threads, with
 # other roundings, and a decoder with more threads than the encoder would show other pictures.
@@ -50,7 +50,7 @@ __all__ = [
     "TooLarge", "Truncated", "Unsupported", "Video", "decode", "encode", "inspect",
 ]  # fmt: skip
 _LAZY = {
-    "EncodeConfig": "gvcc.search.rate",
+    "EncodeConfig": "gvcc.search.config",
     "Event": "gvcc.decode.session",
     "Header": "gvcc.format.bitstream",
     "Limits": "gvcc.format.bitstream",
@@ -80,7 +80,7 @@ def encode(
     """
     from gvcc import codec
     from gvcc.pictures import media
-    from gvcc.search.rate import EncodeConfig
+    from gvcc.search.config import EncodeConfig
 
     if isinstance(video, str | os.PathLike):
         clip: Clip = media.open_clip(video)

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from gvcc import priors
 from gvcc.decode import trajectory as track
-from gvcc.decode.session import Event, Progress, Session
+from gvcc.decode.assemble import Assembler
+from gvcc.decode.session import Event, Given, Progress, References, Session
+from gvcc.decode.times import times
 from gvcc.errors import (
     BadSetting,
     ConfigError,
@@ -27,25 +29,34 @@ from gvcc.errors import (
 )
 from gvcc.format import gop, parser
 from gvcc.format.bitstream import GopRecord, Header, Limits
-from gvcc.format.gop import Assembler, Gop, Pictures
+from gvcc.format.gop import Gop
 from gvcc.format.parser import Coded, LostAudio
 from gvcc.priors import Prior, devices
-from gvcc.records import Audio, Notice, Video
-from gvcc.search.allocation import times
+from gvcc.records import Audio, Notice, Pictures, Video
+
+
+class Decoded(NamedTuple):
+    """A GOP's final latent, and the pictures that it was conditioned on."""
+
+    latent: Tensor
+    given: Given
 
 
 def decode_record(
-    session: Session, index: int, record: GopRecord, observe: Callable[[int, Tensor], None]
-) -> Tensor:
-    """The final latent of GOP number `index`. Raises FormatError for fields that are no such."""
+    session: Session, index: int, record: GopRecord, before: References,
+    observe: Callable[[int, Tensor], None],
+) -> Decoded:  # fmt: skip
+    """GOP number `index`, after what the one before left. Raises FormatError for fields that are no
+    such."""
     g, header = record.gop, session.header
-    condition = session.condition(g, session.references(g, record.stills))
+    given = session.given(g, record.stills, before)
+    condition = session.condition(g, given)
     shape, coder = session.shape(g), session.coder()
     free = track.free_of(condition.known, shape[1])
     noise = track.Read(coder, header, index, record, shape, free)
     at = times(header, record.stop, record.part)
     latent = track.run(condition, header, index, shape, coder, at, noise, observe)
-    return session.corrected(latent, record.residual)
+    return Decoded(session.corrected(latent, record.residual), given)
 
 
 class Decoder:
@@ -166,27 +177,31 @@ class Decoder:
 
     def _gops(self) -> Iterator[Pictures]:
         """The pictures asked for, as each GOP makes them final."""
-        session = Session(self.header, self.prior)
-        assembler, at = Assembler(self.header.overlap), None
-        last = np.full((1, self.height, self.width, 3), 128, np.uint8)
-        for coded in self._chosen(session):
-            at = coded.gop.start + coded.gop.skip if at is None else at
-            for g, shown in self._one(session, coded, last):
-                ready, last = assembler.add(g, shown), shown
-                yield ready[max(0, self.start - at) : max(0, self.end - at)]
-                at += len(ready)
-        rest = [assembler.add(g, shown) for g, shown in session.flush()]
-        if (held := assembler.flush()) is not None:
-            rest.append(held)
-        for ready in rest:
-            assert at is not None  # something was decoded
-            yield ready[max(0, self.start - at) : max(0, self.end - at)]
-            at += len(ready)
+        session, at, left = Session(self.header, self.prior), None, References()
+        stride = self.prior.spec.stride[0]
+        assembler = Assembler(self.header, stride, session.render)
 
-    def _chosen(self, session: Session) -> Iterator[Coded]:
-        """The records to decode; of those in between no more than their still is looked at."""
+        def asked(ready: Pictures) -> Pictures:
+            nonlocal at
+            assert at is not None
+            begin, at = at, at + len(ready)
+            return ready[max(0, self.start - begin) : max(0, self.end - begin)]
+
+        records = self._coded()
+        for coded, shown in self._chosen(records):
+            if not shown:
+                left = session.after_lost(_record(coded, self.header))
+                continue
+            at = coded.gop.start + coded.gop.skip if at is None else at
+            ready, left = self._one(session, coded, records, left, assembler)
+            yield asked(ready)
+        if at is not None:
+            yield asked(assembler.finish())
+
+    def _chosen(self, records: Iterator[Coded]) -> Iterator[tuple[Coded, bool]]:
+        """The records to decode (True), and those of which no more than the still is wanted."""
         decode, stills = self._wanted or (None, set())
-        records, whole, frames = self._coded(), 0, 0
+        whole, frames = 0, 0
         while decode is None or whole < len(decode):
             try:
                 coded = next(records)
@@ -199,20 +214,18 @@ class Decoder:
                 raise
             frames = coded.gop.end
             if decode is None or coded.index in decode:
-                self._rest = records
                 self._seen += len(coded.body)
-                yield coded
+                yield coded, True
                 whole += 1
             elif coded.index in stills:
-                with suppress(FormatError):  # the GOP that wants it will say what is missing
-                    session.lose(record=True)
-                    session.keep_still(coded.record(self.header).stills[-1])
+                yield coded, False
 
     def _one(
-        self, session: Session, coded: Coded, before: Pictures
-    ) -> Iterator[tuple[Gop, Pictures]]:
-        """The GOPs that are whole once this one is decoded, and their pictures; if it cannot be,
-        copies of the last picture before it."""
+        self, session: Session, coded: Coded, rest: Iterator[Coded], before: References,
+        assembler: Assembler,
+    ) -> tuple[Pictures, References]:  # fmt: skip
+        """The pictures that are final once this GOP is decoded or concealed, and what it leaves to
+        the next; `rest` are the records behind it."""
         i, g, header = coded.index, coded.gop, self.header
         if self._knob is not None and g.first == "previous":
             raise ConfigError(
@@ -230,33 +243,39 @@ class Decoder:
         try:
             record = coded.record(header)
             calls = len(times(header, record.stop, record.part)) - 1
-            latent = decode_record(session, i, record, lambda step, _: tell(step + 1))
+            latent, given = decode_record(
+                session, i, record, before, lambda step, _: tell(step + 1)
+            )
         except FormatError as e:
-            session.lose(record=record is None)
             text = f"GOP {i}, frames {g.start + g.skip} to {g.end - 1}, cannot be decoded: {e}"
             if not self._keep_going:
-                raise type(e)(text + self._consequences(coded)) from None
+                raise type(e)(text + _consequences(coded, rest)) from None
             self.damage.append(text)
-            for ready in session.flush():
-                before = ready[1]
-                yield ready
-            yield g, np.broadcast_to(before[-1], (g.frames, *before.shape[1:]))
-            return
+            return assembler.conceal(g), session.after_lost(record)
         tell(calls, track.drift(latent, record, header, i))
-        yield from session.join(record, latent)
+        ready = assembler.add(record, latent)
+        return ready, session.after(g, given, assembler.made)
 
-    def _consequences(self, coded: Coded) -> str:
-        """Which later GOPs are lost with one."""
-        later = [coded.gop]
-        with suppress(FormatError):
-            for r in self._rest:
-                later.append(r.gop)
-        lost = gop.dependents(later, 0)
-        if not lost:
-            return ""
-        names = f"GOP {coded.index + 1} depends" if len(lost) == 1 else \
-            f"GOPs {coded.index + 1} to {coded.index + lost[-1]} depend"  # fmt: skip
-        return f"; {names} on it"
+
+def _record(coded: Coded, header: Header) -> GopRecord | None:
+    """A GOP's record; None if it cannot be read, which the GOP that wants something of it says."""
+    with suppress(FormatError):
+        return coded.record(header)
+    return None
+
+
+def _consequences(coded: Coded, rest: Iterator[Coded]) -> str:
+    """Which of the GOPs behind one are lost with it."""
+    later = [coded.gop]
+    with suppress(FormatError):
+        for r in rest:
+            later.append(r.gop)
+    lost = gop.dependents(later, 0)
+    if not lost:
+        return ""
+    names = f"GOP {coded.index + 1} depends" if len(lost) == 1 else \
+        f"GOPs {coded.index + 1} to {coded.index + lost[-1]} depend"  # fmt: skip
+    return f"; {names} on it"
 
 
 def _load_named(name: str, header: Header, device: str, offload: bool) -> Prior:

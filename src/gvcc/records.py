@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from gvcc.errors import ConfigError
 
+Pictures = NDArray[np.uint8]
+"""Full-range RGB: [H,W,3], or [n,H,W,3] for several."""
+
 
 def ratio(name: str, value: object) -> Fraction:
     """A number above 0 as a fraction: exactly, but for floats, which are taken for the nearest

@@ -18,7 +18,7 @@ from gvcc.cli import describe
 from gvcc.errors import GvccError
 from gvcc.pictures import media
 from gvcc.pictures.media import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 if TYPE_CHECKING:
     from rich.console import Console

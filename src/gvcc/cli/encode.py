@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from fractions import Fraction
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +15,12 @@ import typer
 
 from gvcc import files, priors
 from gvcc.cli.terminal import (
+    OFFLOAD,
+    RATE,
     Device,
     Json,
-    Offload,
     Output,
     Overwrite,
-    Rate,
     Source,
     VerificationFailed,
     check_output,
@@ -46,67 +45,32 @@ def _figures(size: int, clip: Clip) -> dict[str, Any]:
 
 
 _target = partial(typer.Option, rich_help_panel="Target (at most one)")
+_read = partial(typer.Option, rich_help_panel="What is read")
 _how = partial(typer.Option, rich_help_panel="How it is coded")
 _model = partial(typer.Option, rich_help_panel="Of a published model as prior; kept in the file")
-_read = partial(typer.Option, rich_help_panel="What is read")
+_trial = partial(typer.Option, rich_help_panel="Experiments")
 
 
 def encode(
     source: Source,
     output: Output,
     overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume",
+        help="Go on with OUTPUT.part, which a broken-off encode left.")] = False,
+    verify: Annotated[bool, typer.Option("--verify",
+        help="Decode the finished file and compare with the encoder's pictures.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
     bpp: Annotated[float | None, _target(help="Bits per pixel, the whole file counted.")] = None,
     kbps: Annotated[float | None, _target(help="Kilobits per second.")] = None,
     size: Annotated[int | None, _target(help="Bytes of the file.")] = None,
     quality: Annotated[str | None, _target(help="What every GOP should have: psnr:28, "
         "ms-ssim:0.95, vmaf:60, lpips:0.2 or dists:0.1 (these two need weights), whatever it "
         "takes.")] = None,
-    stop: Annotated[int | None, _target(min=1, help="Coded steps of every GOP.")] = None,
     atoms: Annotated[int | None, _target("-M", "--atoms",
         help="Atoms per step and latent frame, the same everywhere.")] = None,
-    mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
-        "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
-        "auto (chooses per GOP; slow), or overlap (preset free-gvc: GOPs share frames).")] = None,
-    preset: Annotated[str, _how(help="default (ours), paper (GVCC as published), or free-gvc "
-        "(trajectory coding).")] = "default",
-    coder: Annotated[str | None, _how(help="codebook, or rcc (reverse channel coding); default: "
-        "as the preset has it.")] = None,
-    prior: Annotated[str, _how(
-        help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
-        "NAME:PATH for weights of your own."
-    )] = priors.DEFAULT,
-    prompt: Annotated[str | None, _model(help="What the clip shows, in words; default: none.")]
-    = None,
-    guidance: Annotated[float | None, _model(
-        help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
-    setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
-        help="dtype=fp32, timesteps=bf16, attention=BACKEND, tile=256, quant=int8, compile=yes, "
-        "negative=TEXT; may be repeated.")] = None,
-    offload: Offload = False,
-    reuse: Annotated[int, _how(help="Call the network at every so-many-th coded step only: "
-        "faster, a little worse.")] = 1,
-    codebook: Annotated[int | None, _how("-K", "--codebook",
-        help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
-    seed: Annotated[int | None, _how(help="Seed of all noise.")] = None,
-    steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
-    g_scale: Annotated[float | None, _how(
-        help="Strength of the noise in preset paper; published: 3.")] = None,
-    gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
-    overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
-    alignment: Annotated[str | None, _how(help="Of shared frames in mode overlap: fade (pictures "
-        "are cross-faded), blend (latents too), pin (coded once, and the next GOP starts from "
-        "them).")] = None,
-    refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
-        "where a scene starts.")] = 0,
-    cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
-    residual: Annotated[bool, _how(
-        help="Code a residual of the picture that the next GOP starts from.")] = True,
-    tail_atoms: Annotated[int | None, _how(
-        help="M for the last two latent frames of i2v (with -M or preset paper).")] = None,
-    knob: Annotated[float | None, _how(help="Default k for the decoder: "
-        "1 realism ... 2 fidelity.")] = None,
     frames: Annotated[int | None, _read(min=1, help="Only the first so many frames.")] = None,
-    fps: Rate = None,
+    fps: Annotated[str | None, _read(help=RATE)] = None,
     audio: Annotated[bool, _read(help="Carry the audio track.")] = True,
     audio_track: Annotated[int | None, _read(min=1, help="Which of several audio tracks, from 1; "
         "default: the one that the file calls its default.")] = None,
@@ -114,12 +78,48 @@ def encode(
         "bt601, bt2020nc.")] = None,
     strict: Annotated[bool, _read("--strict", help="Refuse a source that is damaged: exit code 1, "
         "and no output.")] = False,
-    resume: Annotated[bool, typer.Option("--resume",
-        help="Go on with OUTPUT.part, which a broken-off encode left.")] = False,
-    verify: Annotated[bool, typer.Option("--verify",
-        help="Decode the finished file and compare with the encoder's pictures.")] = False,
-    device: Device = "auto",
-    as_json: Json = False,
+    preset: Annotated[str, _how(help="default (ours), paper (GVCC as published), or free-gvc "
+        "(trajectory coding).")] = "default",
+    mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
+        "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
+        "auto (chooses per GOP; slow), or overlap (preset free-gvc: GOPs share frames).")] = None,
+    prior: Annotated[str, _how(
+        help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
+        "NAME:PATH for weights of your own."
+    )] = priors.DEFAULT,
+    knob: Annotated[float | None, _how(help="Default k for the decoder: "
+        "1 realism ... 2 fidelity.")] = None,
+    gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
+    overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
+    refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
+        "where a scene starts.")] = 0,
+    cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
+    residual: Annotated[bool, _how(
+        help="Code a residual of the picture that the next GOP starts from.")] = True,
+    steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
+    prompt: Annotated[str | None, _model(help="What the clip shows, in words; default: none.")]
+    = None,
+    guidance: Annotated[float | None, _model(
+        help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
+    setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
+        help="dtype=fp32, timesteps=bf16, attention=BACKEND, tile=256, quant=int8, compile=yes, "
+        "negative=TEXT; may be repeated.")] = None,
+    offload: Annotated[bool, _model("--offload", help=OFFLOAD)] = False,
+    coder: Annotated[str | None, _trial(help="codebook, or rcc (reverse channel coding); default: "
+        "as the preset has it.")] = None,
+    stop: Annotated[int | None, _trial(min=1, help="Coded steps of every GOP; a target.")] = None,
+    codebook: Annotated[int | None, _trial("-K", "--codebook",
+        help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
+    tail_atoms: Annotated[int | None, _trial(
+        help="M for the last two latent frames of i2v (with -M or preset paper).")] = None,
+    g_scale: Annotated[float | None, _trial(
+        help="Strength of the noise in preset paper; published: 3.")] = None,
+    alignment: Annotated[str | None, _trial(help="Of shared frames in mode overlap: pin (coded "
+        "once, and the next GOP starts from them) or blend (coded twice; latents are blended and "
+        "pictures cross-faded).")] = None,
+    reuse: Annotated[int, _trial(help="Call the network at every so-many-th coded step only: "
+        "faster, a little worse.")] = 1,
+    seed: Annotated[int | None, _trial(help="Seed of all noise.")] = None,
 ) -> None:  # fmt: skip
     """Encode a video file. Without a target: M = 64 (preset paper), else 0.05 bits per pixel, and
     64 bytes a GOP at the least.
@@ -130,8 +130,8 @@ def encode(
     from gvcc.eval import published
     from gvcc.format import parser
     from gvcc.pictures import media, media_out, media_time
+    from gvcc.search.config import EncodeConfig
     from gvcc.search.quality import goal
-    from gvcc.search.rate import EncodeConfig
 
     check_output(output, source, overwrite)
     place = files.target(output)
@@ -150,8 +150,7 @@ def encode(
                           g_scale=g_scale,
                           settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
-    config.parameters()
-    config.target(1, 1, 1, Fraction(1))
+    config.resolved()
     model = priors.load(prior, device, settings, offload)
     try:
         clip = media.open_clip(source, frames=frames, fps=rate, matrix=matrix, audio=audio,
@@ -178,7 +177,7 @@ def encode(
                 q = part.quality
                 qualities.append(q if q is None or quality is None else goal(quality).shown(q))
                 promised.update(part.pictures.tobytes())
-    mode = config.fitted(model.spec, clip.height).parameters()["mode"]
+    mode = config.resolved(model.spec, clip.height).mode
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
     report |= _figures(total, clip)
     report["notices"] = [asdict(notice) for notice in clip.notices]

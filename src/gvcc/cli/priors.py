@@ -48,7 +48,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 def _embedded(name: str) -> dict[str, Any]:
     from importlib.resources import files
 
-    from gvcc.format.gop import MODES
+    from gvcc.search.plan import MODES
 
     size = len((files("gvcc.priors") / f"weights/{name}.safetensors").read_bytes())
     return {

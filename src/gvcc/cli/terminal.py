@@ -29,8 +29,8 @@ Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; 
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Device = Annotated[str, typer.Option(help="Where the prior runs: cpu, cuda, cuda:1 ..., or auto: a "
     "GPU for large models, if there is one.")]  # fmt: skip
-Offload = Annotated[bool, typer.Option("--offload",
-    help="Keep a large model's network in main memory, block by block on the GPU.")]  # fmt: skip
+OFFLOAD = "Keep a large model's network in main memory, block by block on the GPU."
+Offload = Annotated[bool, typer.Option("--offload", help=OFFLOAD)]
 Source = Annotated[str, typer.Argument(
     help="A video file, a folder of pictures, or '-' for y4m on stdin.")]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -47,9 +47,11 @@ def rates(size: int, shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
     return {"bytes": size, "bits_per_pixel": 8 * size / (t * h * w), "kbps": kbps}
 
 
-Rate = Annotated[str | None, typer.Option("--fps", help="Frames a second: at which images and "
-    "streams without time stamps are played, to which others are resampled; 24, 23.976, "
-    "30000/1001.")]  # fmt: skip
+RATE = (
+    "Frames a second: at which images and streams without time stamps are played, to which others "
+    "are resampled; 24, 23.976, 30000/1001."
+)
+Rate = Annotated[str | None, typer.Option("--fps", help=RATE)]
 
 
 def say(message: str) -> None:

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gvcc.decode import draws
+from gvcc.decode.scheme import LatentShape, fill
 from gvcc.errors import Corrupt
-from gvcc.format import entropy, rng
-from gvcc.format.entropy import Reader, Sink
+from gvcc.format import coders, entropy, rng
+from gvcc.format.bitstream import Header
+from gvcc.format.entropy import Reader, Sink, Writer
 from gvcc.format.rng import Purpose
 
 Symbols = NDArray[np.int64]
@@ -35,7 +37,7 @@ class Where(NamedTuple):
     frame: int
 
 
-class Coder(Protocol):
+class Codebook(Protocol):
     """A codebook of atoms for frames of D values. `bits` is the exact cost of `write`.
 
     `choose_all` and `replay_all` do several frame-steps at once, with the results of one by one.
@@ -53,6 +55,44 @@ class Coder(Protocol):
 
     def replay_all(self, asked: Sequence[tuple[Symbols, Where]]) -> list[Tensor]:
         return [self.replay(symbols, where) for symbols, where in asked]
+
+    def scheme(
+        self, header: Header, gop: int, free: Sequence[int], shape: LatentShape,
+        dealt: Sequence[list[int]],
+    ) -> Atoms:  # fmt: skip
+        return Atoms(self, header, gop, free, dealt)
+
+
+class Atoms:
+    """Atoms of a codebook for each latent frame that is free. `dealt` has their numbers by step and
+    free frame for `uniform` allocation; for `matched` they are among the symbols."""
+
+    def __init__(self, coder: Codebook, header: Header, gop: int, free: Sequence[int],
+                 dealt: Sequence[list[int]]) -> None:  # fmt: skip
+        self.coder, self.header, self.gop, self.free, self.dealt = coder, header, gop, free, dealt
+        self.matched, self.model = header.allocation == "matched", entropy.Counts()
+
+    def write(self, symbols: dict[int, Symbols], writer: Writer) -> None:
+        if self.matched:
+            self.model.write([len(symbols[f]) for f in self.free], writer)
+        for f in self.free:
+            self.coder.write(symbols[f], writer)
+
+    def read(self, step: int, reader: Reader) -> dict[int, Symbols]:
+        width = len(self.free)
+        counts = self.model.read(width, reader) if self.matched else self.dealt[step]
+        return {f: self.coder.read(m, reader) for f, m in zip(self.free, counts, strict=True)}
+
+    def replay(self, symbols: dict[int, Symbols], step: int, like: Tensor) -> Tensor:
+        c, frames, h, w = like.shape
+        named = [f for f in range(frames) if len(symbols.get(f, ()))]
+        asked = [(symbols[f], Where(self.gop, step, f)) for f in named]
+        noise = dict(zip(named, self.coder.replay_all(asked), strict=True))
+        z = [
+            noise[f] if f in noise else fill(self.header, self.gop, step, f, like)
+            for f in range(frames)
+        ]
+        return torch.stack(z).reshape(-1, c, h, w).transpose(0, 1)
 
 
 # -- hadamard ---------------------------------------------------------------------------------
@@ -99,7 +139,7 @@ def columns(index: Tensor, order: int) -> Tensor:
     return out
 
 
-class Hadamard(Coder):
+class Hadamard(Codebook):
     """Sections of a randomised Hadamard matrix: one atom a section, found by one fast transform.
 
     The atoms of a section are the columns of diag(signs) H, first D rows, P = 2^ceil(log2 D) of
@@ -110,6 +150,10 @@ class Hadamard(Coder):
     def __init__(self, seed: int, dim: int, device: torch.device | str = "cpu") -> None:
         self.seed, self.dim, self.device = seed, dim, torch.device(device)
         self.order = 1 << max(1, (dim - 1).bit_length())
+
+    @classmethod
+    def of(cls, header: Header, dim: int, device: torch.device | str) -> Hadamard:
+        return cls(header.seed, dim, device)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1 of a GOP: float32 normals of the given shape [C,F,h,w]."""
@@ -198,11 +242,10 @@ def _block(m: int, order: int) -> int:
 # -- gaussian ---------------------------------------------------------------------------------
 
 
-MOST_OF_SUBSET = 4096  # atoms of one subset: ranking more would take a decoder too long
 _KEPT = 2**27  # values of the best atoms so far, of all frame-steps that are searched at once
 
 
-class Gaussian(Coder):
+class Gaussian(Codebook):
     """The published codebook (GVCC): K atoms randn(D) from torch's CPU generator, the best m.
 
     Seeds are as published, seed * 100003 + 10007 step + frame, the same for every GOP. The bits of
@@ -216,6 +259,10 @@ class Gaussian(Coder):
     def __init__(self, seed: int, dim: int, size: int, device: torch.device | str = "cpu") -> None:
         self.seed, self.dim, self.size, self.device = seed, dim, size, torch.device(device)
         self._chosen: dict[Where, tuple[Symbols, Tensor]] = {}
+
+    @classmethod
+    def of(cls, header: Header, dim: int, device: torch.device | str) -> Gaussian:
+        return cls(header.seed, dim, header.size, device)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1, the same for every GOP, as published."""
@@ -287,7 +334,7 @@ class Gaussian(Coder):
         sink.uniform(symbols & 1, 2)
 
     def read(self, m: int, reader: Reader) -> Symbols:
-        if m > min(self.size, MOST_OF_SUBSET):
+        if m > min(self.size, coders.MOST_OF_SUBSET):
             raise Corrupt(f"{m} atoms from a codebook of {self.size}")
         rank = reader.bits(entropy.subset_bits(self.size, m))
         if rank >= math.comb(self.size, m):

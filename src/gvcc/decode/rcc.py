@@ -16,6 +16,7 @@ makes the shift a little short, which the next step sees and corrects.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gvcc.decode.scheme import LatentShape, fill
 from gvcc.errors import Corrupt
 from gvcc.format import entropy, rng
+from gvcc.format.bitstream import Header
 from gvcc.format.entropy import Ints, Reader, Writer
 from gvcc.format.rng import Purpose
 
@@ -50,6 +53,20 @@ class Rcc:
 
     def __init__(self, seed: int, size: int, device: torch.device | str = "cpu") -> None:
         self.seed, self.size, self.device = seed, size, torch.device(device)
+
+    @classmethod
+    def of(cls, header: Header, dim: int, device: torch.device | str) -> Rcc:
+        return cls(header.seed, header.size, device)
+
+    def bits(self, m: int) -> int:
+        """It has no atoms: an allowance of m bits."""
+        return m
+
+    def scheme(
+        self, header: Header, gop: int, free: Sequence[int], shape: LatentShape,
+        dealt: Sequence[list[int]],
+    ) -> Channel:  # fmt: skip
+        return Channel(self, header, gop, free, shape)
 
     def initial(self, shape: tuple[int, int, int, int], gop: int) -> Tensor:
         """x_1 of a GOP: float32 normals of the given shape [C,F,h,w]."""
@@ -179,3 +196,27 @@ class Law:
 
 
 _WEIGHT = 16  # of a number seen; Zipf's law weighs 256 for the number 0, half that for 1 ...
+
+
+class Channel:
+    """Reverse channel coding of all free latent frames of a step together."""
+
+    def __init__(self, coder: Rcc, header: Header, gop: int, free: Sequence[int],
+                 shape: LatentShape) -> None:  # fmt: skip
+        self.coder, self.header, self.gop, self.free = coder, header, gop, list(free)
+        self.dim, self.law = shape[0] * len(free) * shape[2] * shape[3], Law()
+
+    def write(self, symbols: Chunks, writer: Writer) -> None:
+        self.coder.write(symbols, self.law, writer)
+
+    def read(self, step: int, reader: Reader) -> Chunks:
+        return self.coder.read(self.dim, self.law, reader)
+
+    def replay(self, symbols: Chunks, step: int, like: Tensor) -> Tensor:
+        c, frames, h, w = like.shape
+        z = torch.empty_like(like)
+        named = self.coder.replay(symbols, self.dim, self.gop, step)
+        z[:, self.free] = named.reshape(c, len(self.free), h, w)
+        for f in set(range(frames)) - set(self.free):
+            z[:, f] = fill(self.header, self.gop, step, f, like).reshape(c, h, w)
+        return z

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gvcc.errors import ConfigError, MediaError
-from gvcc.format.gop import Pictures
+from gvcc.records import Pictures
 
 NEAR = 0.06  # a size this near, in ratio, needs no further encode: half a step of CRF or QP
 MOST = 12  # encodes of one clip at one rate

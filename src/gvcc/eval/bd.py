@@ -100,8 +100,7 @@ def over_clips(
     return Bd(percent(np.mean(logs)), (percent(low), percent(high)), tuple(said))
 
 
-LOWER = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "dists", "tof", "ewarp", "ewarp_farneback",
-         "temporal_error", "fid_256", "kid_256")  # fmt: skip
+LOWER = ("lpips_alex", "lpips_vgg", "dists", "tof", "ewarp", "temporal_error", "fid_256", "kid_256")
 """Metrics that are better when lower."""
 
 

@@ -24,11 +24,10 @@ from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import baselines, every, external, identity
 from gvcc.eval.baselines import BASELINES, Coded, Encoded
 from gvcc.format import parser
-from gvcc.format.gop import Pictures
 from gvcc.pictures import media
 from gvcc.priors import devices
-from gvcc.records import Video
-from gvcc.search.rate import PRESETS, EncodeConfig
+from gvcc.records import Pictures, Video
+from gvcc.search.config import PRESETS, EncodeConfig
 
 _TEXTS = ("prior", "mode", "coder", "alignment")
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
@@ -143,7 +142,7 @@ def config(text: str) -> EncodeConfig:
         except ValueError:
             raise ConfigError(f"codec {text!r}: {value!r} is no number") from None
     out = EncodeConfig(preset, audio=False, **given)
-    out.parameters()
+    out.resolved()
     return out
 
 

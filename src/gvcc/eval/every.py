@@ -83,13 +83,10 @@ def _lpips(net: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
     return lambda ref, out, fps, device: (perceptual.lpips(ref, out, net, device),)
 
 
-def _ewarp(flow: str) -> Callable[[Clip, Clip, Rate, str], Numbers]:
-    def compute(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
-        from gvcc.metrics import warp
+def _ewarp(ref: Clip, out: Clip, fps: Rate, device: str) -> Numbers:
+    from gvcc.metrics import warp
 
-        return (warp.ewarp(ref, out, flow, device),)
-
-    return compute
+    return (warp.ewarp(ref, out, device),)
 
 
 _NO_MOTION = "nowhere a motion to be trusted in {frames} frame(s) of {width}x{height}"
@@ -109,10 +106,8 @@ _JOBS = (
     ),
     _Job(("lpips_alex",), _lpips("alex")),
     _Job(("lpips_vgg",), _lpips("vgg")),
-    _Job(("lpips_squeeze",), _lpips("squeeze")),
     _Job(("dists",), lambda ref, out, fps, device: (perceptual.dists(ref, out, device),)),
-    _Job(("ewarp",), _ewarp("raft"), _NO_MOTION),
-    _Job(("ewarp_farneback",), _ewarp("farneback"), _NO_MOTION),
+    _Job(("ewarp",), _ewarp, _NO_MOTION),
 )
 
 NAMES = tuple(name for job in _JOBS for name in job.names)

@@ -31,8 +31,7 @@ import numpy as np
 from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import baselines
 from gvcc.eval.baselines import BASELINES, FLAGS, Encoded, ffmpeg
-from gvcc.format.gop import Pictures
-from gvcc.records import Video
+from gvcc.records import Pictures, Video
 
 _LONGEST = 24 * 3600  # seconds of one command
 Raw = tuple[int, int, str, str]

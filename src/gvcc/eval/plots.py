@@ -29,10 +29,8 @@ _LABELS = {
     "temporal_activity_ratio": ("Change, decoded / original", ""),
     "lpips_alex": ("LPIPS, AlexNet", ""),
     "lpips_vgg": ("LPIPS, VGG", ""),
-    "lpips_squeeze": ("LPIPS, SqueezeNet", ""),
     "dists": ("DISTS", ""),
     "ewarp": ("Warping error, RAFT", ""),
-    "ewarp_farneback": ("Warping error, Farneback", ""),
     "fid_256": ("FID, patches of 256", ""),
     "kid_256": ("KID, patches of 256", ""),
 }

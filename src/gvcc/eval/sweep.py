@@ -25,7 +25,7 @@ from gvcc.files import write
 from gvcc.format import parser
 from gvcc.metrics import metrics
 from gvcc.priors import Prior
-from gvcc.search.rate import EncodeConfig
+from gvcc.search.config import EncodeConfig
 
 # Values of each parameter; PSNR in dB as published where it was.
 PUBLISHED: dict[str, dict[float, float | None]] = {

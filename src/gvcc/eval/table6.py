@@ -20,10 +20,9 @@ from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import identity, published
 from gvcc.files import write
 from gvcc.format import parser
-from gvcc.format.gop import Pictures
 from gvcc.priors import Prior
-from gvcc.records import Video
-from gvcc.search.rate import EncodeConfig
+from gvcc.records import Pictures, Video
+from gvcc.search.config import EncodeConfig
 
 SEQUENCES = (
     "Beauty", "Bosphorus", "HoneyBee", "Jockey", "ReadySteadyGo", "ShakeNDry", "YachtRide"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gvcc.errors import Corrupt, TooLarge, Unsupported
-from gvcc.format import schedules
+from gvcc.format import coders, schedules
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
 
@@ -22,7 +22,7 @@ MOST_SETTINGS, LONGEST_SETTING = 32, 4096  # of a header, and bytes of one
 # Positions in these lists, and in gop.FIRSTS, are the numbers in the file; only ever append.
 PATHS = ("rf", "vp")
 RULES = ("em", "ou", "posterior")
-CODERS = ("gaussian", "hadamard", "rcc")
+CODERS = coders.NAMES
 ALLOCATIONS = ("uniform", "matched")
 FULL_RANGE, AUDIO, MULTISTEP, TABLE, BLEND, PIN = 1, 2, 4, 8, 16, 32
 LAST, FADE, RESIDUAL, PART = (
@@ -116,14 +116,16 @@ class Header:
             ("g_scale", self.g_scale, 0, 255),
             ("knob", self.knob, 1, 2),
             ("reuse", self.reuse, 1, 255),
-            ("seed", self.seed, 0, 2**31 - 1 if self.coder == "gaussian" else 2**64 - 1),
+            ("seed", self.seed, 0, coders.row(self.coder).most_seed),
         ):
             if not low <= value <= high:
                 raise Corrupt(f"{name} is {value}, expected {low} to {high}")
-        if (self.coder == "hadamard") != (self.size == 0) or self.size > 2**16:
+        coder = coders.row(self.coder)
+        if not coder.has_size(self.size):
             raise Corrupt(f"codebook size {self.size} does not fit coder {self.coder}")
-        if self.coder == "rcc":
-            self._check_rcc()
+        if self.rule not in coder.rules or self.allocation not in coder.allocations:
+            asked = f"step rule {self.rule}, allocation {self.allocation}"
+            raise Corrupt(f"coder {self.coder} with {asked}")
         if self.table:
             self._check_table()
         self._check_settings()
@@ -144,14 +146,6 @@ class Header:
         longest = max((len(text.encode()) for _, text in self.settings), default=0)
         if len(names) > MOST_SETTINGS or longest > LONGEST_SETTING:
             raise TooLarge(f"{len(names)} settings of the prior, the longest of {longest} bytes")
-
-    def _check_rcc(self) -> None:
-        if self.rule != "posterior" or self.allocation != "matched":
-            raise Corrupt(f"coder rcc with step rule {self.rule}, allocation {self.allocation}")
-        if self.size < 16 or self.size & (self.size - 1):
-            raise Corrupt(
-                f"codebook size {self.size} of coder rcc, expected a power of two from 16"
-            )
 
     def _check_table(self) -> None:
         if self.table > len(schedules.TABLES):

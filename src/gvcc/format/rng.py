@@ -109,7 +109,7 @@ def normal_table() -> NDArray[np.float32]:
 
     Shipped as a file, because log and erfinv are not the same bits on every machine.
     """
-    with (files("gvcc") / "normal16.npy").open("rb") as f:
+    with (files("gvcc.format") / "normal16.npy").open("rb") as f:
         half: NDArray[np.float32] = np.load(f)
     return np.concatenate([-half[::-1], half])
 

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 TRUNKS = {
     "alex": "alexnet-owt-7be5be79.pth",
     "vgg": "vgg16-397923af.pth",
-    "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 _TAPS = {  # layers of a trunk whose outputs LPIPS compares
     "alex": (1, 4, 7, 9, 11),
     "vgg": (3, 8, 15, 22, 29),
-    "squeeze": (1, 4, 7, 9, 10, 11, 12),
 }
 _VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)  # 0: pool
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS, of pixels in [-1, 1]
@@ -142,8 +140,8 @@ def _trunk(net: str, what: str, device: str) -> nn.Sequential:
 
 
 def build(net: str) -> nn.Sequential:
-    """The layers `features` of AlexNet, VGG-16 or SqueezeNet 1.1, numbered as torchvision has
-    them; random weights."""
+    """The layers `features` of AlexNet or VGG-16, numbered as torchvision has them; random
+    weights."""
     from torch import nn
 
     if net == "alex":
@@ -153,38 +151,13 @@ def build(net: str) -> nn.Sequential:
             nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1),
             nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
         )  # fmt: skip
-    if net == "vgg":
-        layers: list[nn.Module] = []
-        width = 3
-        for size in _VGG:
-            layers += [nn.Conv2d(width, size, 3, padding=1), nn.ReLU()] if size else \
-                [nn.MaxPool2d(2, 2)]  # fmt: skip
-            width = size or width
-        return nn.Sequential(*layers)
-
-    class Fire(nn.Module):
-        """SqueezeNet's block, by torchvision's names."""
-
-        def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
-            super().__init__()
-            self.squeeze = nn.Conv2d(inputs, squeezed, 1)
-            self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
-            self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            import torch
-
-            x = self.squeeze(x).relu()
-            return torch.cat([self.expand1x1(x).relu(), self.expand3x3(x).relu()], 1)
-
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), Fire(64, 16, 64), Fire(128, 16, 64), pool(),
-        Fire(128, 32, 128), Fire(256, 32, 128), pool(), Fire(256, 48, 192), Fire(384, 48, 192),
-        Fire(384, 64, 256), Fire(512, 64, 256),
-    )  # fmt: skip
+    layers: list[nn.Module] = []
+    width = 3
+    for size in _VGG:
+        layers += [nn.Conv2d(width, size, 3, padding=1), nn.ReLU()] if size else \
+            [nn.MaxPool2d(2, 2)]  # fmt: skip
+        width = size or width
+    return nn.Sequential(*layers)
 
 
 def _constants(pair: Any, device: str) -> list[Tensor]:

@@ -13,8 +13,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc.errors import unknown
-from gvcc.metrics import metrics
 from gvcc.metrics.metrics import Clip, check_pair
 
 Picture = NDArray[np.uint8]  # RGB [H,W,3]
@@ -22,34 +20,16 @@ Floats = NDArray[np.float32]
 Flow = Callable[[Picture, Picture], Floats]
 """[H,W,2], x then y in pixels: what the first picture shows at p, the second shows at p + flow."""
 
-FLOWS = ("raft", "farneback")
 
+def ewarp(ref: Clip, out: Clip, device: str = "cpu") -> float | None:
+    """E_warp of two uint8 clips [T,H,W,3] by RAFT.
 
-def ewarp(ref: Clip, out: Clip, flow: str = "raft", device: str = "cpu") -> float | None:
-    """E_warp of two uint8 clips [T,H,W,3] by RAFT, or by Farneback's flow, which needs no weights.
-
-    Mean squared error, the pixels' range being [0, 1]: multiply by 255^2 for grey levels. The two
-    flows give different numbers. None as `error` has it, and for Farneback's where a side is below
-    15 pixels, for which it is not to be trusted. ConfigError for another flow, or if the weights or
-    the package that it needs are not on this machine.
+    Mean squared error, the pixels' range being [0, 1]: multiply by 255^2 for grey levels. None as
+    `error` has it. ConfigError if RAFT's weights are not on this machine.
     """
-    if flow not in FLOWS:
-        raise unknown("flow", flow, FLOWS)
-    if flow == "raft":
-        from gvcc.metrics import raft
+    from gvcc.metrics import raft
 
-        return error(ref, out, partial(raft.flow, device=device))
-    if min(ref.shape[1:3]) < metrics.TOF_MIN_SIDE:
-        return None
-    return error(ref, out, farneback)
-
-
-def farneback(before: Picture, after: Picture) -> Floats:
-    """Farneback's flow, by OpenCV, of the grey pictures: that of tOF."""
-    cv2 = metrics.require("cv2", "opencv-python-headless")
-    grey = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (before, after))
-    found: Floats = cv2.calcOpticalFlowFarneback(*grey, None, **metrics.FARNEBACK)
-    return found
+    return error(ref, out, partial(raft.flow, device=device))
 
 
 def error(ref: Clip, out: Clip, flow: Flow) -> float | None:

@@ -16,43 +16,10 @@ import torch
 from torch import Tensor
 
 from gvcc import flow
-from gvcc.format import schedules
-from gvcc.format.bitstream import Header
+from gvcc.decode.times import TAIL, uniform_counts
 from gvcc.priors import Metric
 
 SIDE_BITS = 2  # what a count of the matched allocation costs on average
-TAIL = 2  # latent frames at the end of a GOP that the uniform allocation may treat apart
-
-
-def times(header: Header, stop: int, part: int = 0) -> list[float]:
-    """The times of a GOP whose coded steps end after `stop` of them and `part` / 256 of another.
-
-    With a schedule the ODE goes from there to 0 in `tail` equal steps, so that a GOP that stops
-    early takes fewer network calls; without one the times are the same for every stop.
-    """
-    if not header.table:
-        return flow.schedule(header.steps, header.shift)
-    coded = [1.0, *(t / schedules.UNIT for t in schedules.TABLES[header.table - 1])]
-    out = coded[: stop + 1]
-    if part:
-        out.append(out[-1] + (coded[stop + 1] - out[-1]) * part / 256)
-    return out + [out[-1] * (1 - i / header.tail) for i in range(1, header.tail + 1)]
-
-
-def uniform_counts(atoms: int, tail_atoms: int, stop: int, frames: int) -> list[list[int]]:
-    """Atoms for each coded step and latent frame: dealt evenly, the first ones get one more.
-
-    With tail atoms (the published I2V's M_tail) the last two latent frames share those, and the
-    others share `atoms`. `frames` counts the latent frames that are coded.
-    """
-    tail = min(TAIL, frames) if tail_atoms else 0
-    front = frames - tail
-
-    def dealt(total: int, step: int, width: int) -> list[int]:
-        pairs = max(1, stop * width)
-        return [total // pairs + (step * width + f < total % pairs) for f in range(width)]
-
-    return [dealt(atoms, step, front) + dealt(tail_atoms, step, tail) for step in range(stop)]
 
 
 def uniform_atoms(

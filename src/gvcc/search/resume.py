@@ -18,10 +18,9 @@ import numpy as np
 
 from gvcc.errors import ConfigError, FormatError
 from gvcc.format.bitstream import Header
-from gvcc.format.gop import Pictures
 from gvcc.format.parser import Coded, Reader
-from gvcc.records import Clip
-from gvcc.search.rate import EncodeConfig
+from gvcc.records import Clip, Pictures
+from gvcc.search.config import EncodeConfig
 
 _NOT_CODED = ("device", "offload", "prior")  # of a configuration: the prior is its weights
 

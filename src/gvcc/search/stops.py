@@ -16,11 +16,13 @@ from torch import Tensor
 
 from gvcc import flow
 from gvcc.decode import trajectory as track
+from gvcc.decode.scheme import Coder, LatentShape, Scheme
+from gvcc.decode.times import times
 from gvcc.format.bitstream import Header
 from gvcc.format.entropy import Writer
 from gvcc.priors import Condition
-from gvcc.search.allocation import times
 from gvcc.search.quality import Curve, Goal, Surrogate
+from gvcc.search.steer import Aim, Choose, choose
 
 PROBES = 5  # of one GOP at the most
 FIRST_GUESS = 0.05  # bits per pixel, before anything is known
@@ -35,25 +37,30 @@ class Stop(NamedTuple):
 
 
 class Pass:
-    """One coding of a GOP, step by step, as deep as somebody asks; needs a header with a schedule.
+    """One coding of a GOP, step by step, as deep as somebody asks, at most `deepest` coded steps.
 
-    `observe(step, bytes)` is called after each network call.
+    `free` are the latent frames that take symbols, `dealt` their atoms where the allocation is
+    uniform. A stop inside a step needs a header with a schedule. `observe(step, bytes)` is called
+    after each network call.
     """
 
     def __init__(
-        self, condition: Condition, header: Header, gop: int, shape: track.Shape,
-        coder: track.Coder, aim: track.Aim, free: Sequence[int],
+        self, condition: Condition, header: Header, gop: int, shape: LatentShape, coder: Coder,
+        aim: Aim, free: Sequence[int], deepest: int, dealt: Sequence[list[int]],
         observe: Callable[[int, int], None],
     ) -> None:  # fmt: skip
-        self.deepest = header.steps - header.tail
-        self._condition, self._header, self._observe = condition, header, observe
-        self._make: Callable[[], track.Scheme] = partial(
-            track.make_scheme, coder, header, gop, shape, free, self.deepest
-        )
-        self._noise = track.Choose(self._make(), aim, self.deepest)
-        self._path, self._coded = flow.PATHS[header.path], times(header, self.deepest)
+        self.deepest = deepest
+        self._header, self._observe = header, observe
+        if header.reuse > 1:
+            sparse = track.sparse(condition.denoise, header.reuse, deepest)
+            condition = Condition(sparse, condition.known)
+        self._condition = condition
+        self._make: Callable[[], Scheme] = partial(coder.scheme, header, gop, free, shape, dealt)
+        self._noise = Choose(self._make(), aim, deepest)
+        self._path, self._coded = flow.PATHS[header.path], times(header, deepest)
+        self._known = None if free else track.all_known(condition)
         self._states = [coder.initial(shape, gop)]
-        self._hats: list[Tensor] = []
+        self._hats: dict[int, Tensor] = {}
         self._bits = [0]
         self._parts: dict[tuple[int, int], tuple[Tensor, list[Any], int]] = {}
 
@@ -63,8 +70,7 @@ class Pass:
         if step > start:
 
             def noise(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
-                del self._hats[start + step :]
-                self._hats.append(x0hat)
+                self._hats[start + step] = x0hat
                 z = self._noise(start + step, t, s, x0hat)
                 self._bits.append(self._noise.writer.total)
                 return z
@@ -106,9 +112,9 @@ class Pass:
         if not part:
             return self._states[step], self._noise.symbols[:step], before
         if (step, part) not in self._parts:
-            if len(self._hats) == step:
+            if step not in self._hats:
                 x, t = self._states[step], self._coded[step]
-                self._hats.append(self._condition.denoise(x, t))
+                self._hats[step] = self._condition.denoise(x, t)
                 self._observe(step, before // 8)
             hat, scheme, aim = self._hats[step], self._make(), self._noise.aim
             symbols = list(self._noise.symbols[:step])
@@ -116,7 +122,7 @@ class Pass:
             first = step
 
             def noise(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
-                symbols.append(scheme.choose(aim, first + step, t, s, x0hat))
+                symbols.append(choose(scheme, aim, first + step, t, s, x0hat))
                 return scheme.replay(symbols[-1], first + step, x0hat)
 
             at = times(self._header, step, part)[step : step + 2]
@@ -137,10 +143,14 @@ class Pass:
 
     def symbols(self, stop: Stop) -> bytes:
         """The symbols of a stop, as its record has them."""
+        if not stop.part and stop.step == len(self._noise.symbols):
+            return self._noise.writer.finish()
         return self._written(self._at(stop.step, stop.part)[1]).finish()
 
     def latent(self, stop: Stop) -> Tensor:
         """What a decoder makes of a stop: the ODE from there to the end."""
+        if self._known is not None:
+            return self._known
         x, at = self._at(stop.step, stop.part)[0], times(self._header, stop.step, stop.part)
         begin = stop.step + (stop.part > 0)
 

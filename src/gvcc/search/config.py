@@ -1,0 +1,241 @@
+"""From what a user asks (preset, mode, size, bit rate) to the parameters of an encoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from gvcc import priors
+from gvcc.errors import ConfigError, check_types, unknown
+from gvcc.format import coders
+from gvcc.priors import Spec
+from gvcc.search.plan import MODES, SHARING
+from gvcc.search.quality import Goal, goal
+
+OVERLAP = 5  # frames, in mode overlap
+PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
+CODERS = ("codebook", "rcc")
+"""What a user may ask for: the codebook that the preset has, or reverse channel coding."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What an encoding is made with: coder, step rule, allocation and so on as Header has them.
+
+    `steps` None: those of the schedule; `shift` None: solved for the target. `atoms` is M and
+    `tail_atoms` M_tail, None where the allocation finds them. `knob` None: the prior's. `metric`:
+    steered by the prior's metric. `table`: coded along a schedule, any step of which may be the
+    last.
+    """
+
+    coder: str = "hadamard"
+    rule: str = "posterior"
+    allocation: str = "matched"
+    steps: int | None = 20
+    tail: int = 4
+    shift: float | None = None
+    g_scale: float = 0.0
+    multistep: bool = True
+    seed: int = 1
+    atoms: int | None = None
+    tail_atoms: int | None = None
+    size: int = 0
+    knob: float | None = None
+    metric: bool = True
+    mode: str = "t2v"
+    overlap: int = 0
+    alignment: str = "fade"
+    table: bool = False
+
+
+PRESETS = {
+    "default": Preset(),
+    "paper": Preset(
+        coder="gaussian", rule="em", allocation="uniform", tail=3, shift=3.0, g_scale=3.0,
+        multistep=False, seed=42, atoms=64, tail_atoms=128, size=16384, knob=1.0, metric=False,
+    ),
+    "free-gvc": Preset(steps=None, shift=1.0, mode="overlap", overlap=OVERLAP, alignment="pin",
+                       table=True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """What an encoder is asked to do; never written to the file.
+
+    At most one of `bpp` (bits per pixel), `kbps` (at the clip's true frame rate), `size` (bytes),
+    `quality` ("vmaf:60", see quality.METRICS; each GOP stops where it has it) and `stop` (the coded
+    steps of every GOP) is the target; the first three count the whole file. Without one, `paper`
+    uses its M and the others aim at 0.05 bits per pixel. `coder` is "codebook" (the preset's own)
+    or "rcc". `atoms` is M, the same for every frame-step (uniform
+    allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
+    there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
+    most candidates of a chunk of `rcc`. `g_scale` is that of preset `paper`. None means: as the
+    preset or the prior has it. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan;
+    `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
+    goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
+    between: faster, and a little worse. `settings` are those of the prior that change its output;
+    `offload` keeps its network in the main memory, block by block on the device. `device` is where
+    the prior is loaded, a name as of devices.pick: a prior that is given stays where it is.
+    """
+
+    preset: str = "default"
+    prior: str = priors.DEFAULT
+    mode: str | None = None
+    bpp: float | None = None
+    kbps: float | None = None
+    size: int | None = None
+    quality: str | None = None
+    stop: int | None = None
+    coder: str | None = None
+    atoms: int | None = None
+    tail_atoms: int | None = None
+    codebook: int | None = None
+    seed: int | None = None
+    steps: int | None = None
+    g_scale: float | None = None
+    gop: int | None = None
+    overlap: int | None = None
+    alignment: str | None = None
+    refresh: int = 0
+    cuts: bool = True
+    residual: bool = True
+    knob: float | None = None
+    audio: bool = True
+    reuse: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        self.target(1, 1, 1, Fraction(1))
+
+    def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
+        """The file size asked for in bytes, None without a target; ConfigError if ill-posed."""
+        names = ("bpp", "kbps", "size", "quality", "stop")
+        asked = {n: v for n in names if (v := getattr(self, n)) is not None}
+        if len(asked) > 1:
+            raise ConfigError(f"give one target, not {' and '.join(asked)}")
+        asked.pop("quality", None)
+        for name, value in asked.items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}, expected a number above 0")
+        if self.bpp is not None:
+            return int(self.bpp * frames * height * width / 8)
+        if self.kbps is not None:
+            return int(self.kbps * 1000 * float(frames / fps) / 8)
+        return self.size
+
+    def resolved(self, spec: Spec | None = None, height: int = 0) -> Parameters:
+        """The preset with this configuration's own settings put in, and with what follows from the
+        prior and the clip's height: the mode, if the preset's own is none of the prior's, and M and
+        M_tail as published for 1080p. ConfigError if anything is out of range."""
+        config = self
+        if spec is not None and config.mode is None and spec.modes:
+            if config.resolved().mode not in spec.modes:
+                config = dataclasses.replace(config, mode=spec.modes[0])
+        chosen = any(v is not None for v in (self.atoms, self.bpp, self.kbps, self.size))
+        if self.preset == "paper" and height > 720 and not chosen:
+            p = config.resolved()
+            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, p.size))
+            if p.mode in ("i2v", "auto"):
+                config = dataclasses.replace(config, tail_atoms=p.tail_atoms)
+        return _resolved(config)
+
+
+@dataclass(frozen=True)
+class Parameters(Preset):
+    """A preset with a user's settings put in, all of them legal; `asked` is what he asked for, and
+    `goal` the quality that every GOP should have."""
+
+    asked: EncodeConfig = field(default_factory=EncodeConfig)
+    goal: Goal | None = None
+
+
+def _resolved(config: EncodeConfig) -> Parameters:
+    if config.preset not in PRESETS:
+        raise unknown("preset", config.preset, PRESETS)
+    p: dict[str, Any] = dict(vars(PRESETS[config.preset]))
+    if config.mode is not None:
+        if config.mode not in MODES:
+            raise unknown("mode", config.mode, MODES)
+        overlaps = config.mode == "overlap"
+        p |= dict(mode=config.mode, overlap=OVERLAP if overlaps else 0,
+                  alignment="pin" if overlaps else "fade")  # fmt: skip
+    p |= {n: v for n in ("overlap", "alignment") if (v := getattr(config, n)) is not None}
+    if p["mode"] == "overlap" and p["overlap"] < 1:
+        raise ConfigError(f"overlap is {p['overlap']}, expected at least 1 in mode overlap")
+    if config.alignment is not None and config.alignment not in SHARING:
+        raise unknown("alignment", config.alignment, SHARING)
+    if p["alignment"] in SHARING and p["mode"] != "overlap":
+        raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
+    _choose_coder(config, p)
+    if config.atoms is not None:
+        p["atoms"], p["allocation"], p["tail_atoms"] = config.atoms, "uniform", None
+    if config.tail_atoms is not None:
+        if p["allocation"] != "uniform" or p["mode"] not in ("i2v", "auto"):
+            raise ConfigError("M_tail (tail atoms) goes with M, in modes i2v and auto")
+        p["tail_atoms"] = config.tail_atoms
+    if config.atoms is not None and (config.bpp or config.kbps or config.size):
+        raise ConfigError("M fixes the size of the file: give either M or a target")
+    if config.g_scale is not None and p["rule"] != "em":
+        raise ConfigError("g_scale is for preset 'paper'")
+    row = coders.row(p["coder"])
+    most = row.atoms_within(p["size"])
+    if config.tail_atoms is None and p["tail_atoms"] is not None:
+        p["tail_atoms"] = min(p["tail_atoms"], most)
+    p |= {n: v for n in ("seed", "steps", "g_scale") if (v := getattr(config, n)) is not None}
+    for name, value, low, high in (
+        ("K", p["size"], row.least_size, row.most_size),
+        ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
+        ("M_tail", 1 if p["tail_atoms"] is None else p["tail_atoms"], 1, most),
+        ("steps", p["steps"] or 255, p["tail"] + 1, 255),
+        ("seed", p["seed"], 0, row.most_seed),
+        ("knob", config.knob if config.knob is not None else 1, 1, 2),
+        ("reuse", config.reuse, 1, 255),
+        ("g_scale", p["g_scale"], 0, 255),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} is {value}, expected {low} to {high}")
+    aim = None if config.quality is None else goal(config.quality)
+    return Parameters(**p, asked=config, goal=aim)
+
+
+def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
+    """Set coder and schedule in the parameters `p`; ConfigError for what does not go together.
+
+    A GOP that is to stop where a quality is reached, or that is coded by `rcc`, follows a schedule
+    whose steps do not depend on the target.
+    """
+    if config.coder is not None and config.coder not in CODERS:
+        raise unknown("coder", config.coder, CODERS)
+    if config.coder == "rcc":
+        if config.preset == "paper":
+            raise ConfigError("preset paper is GVCC as published: it has no coder rcc")
+        p |= dict(coder="rcc", size=coders.row("rcc").usual_size)
+    if config.codebook is not None:
+        row = coders.row(p["coder"])
+        if not row.most_size:
+            raise ConfigError("K is for preset 'paper' and for coder rcc")
+        if row.powers_of_two and config.codebook & (config.codebook - 1):
+            raise ConfigError(f"K is {config.codebook}, expected a power of two for coder rcc")
+        p["size"] = config.codebook
+    if config.quality is not None or config.stop is not None or p["coder"] == "rcc":
+        p["table"] = True
+    if not p["table"]:
+        return
+    if config.preset == "paper":
+        raise ConfigError("preset paper is GVCC as published: its target is M or a size")
+    reuse = None if config.reuse == 1 else config.reuse
+    for name, value in (("M", config.atoms), ("steps", config.steps), ("reuse", reuse)):
+        if value is not None:
+            raise ConfigError(
+                f"{name} does not go with coder rcc, a quality, a stop or preset free-gvc"
+            )
+    scheduled = PRESETS["free-gvc"]
+    p |= dict(steps=scheduled.steps, tail=scheduled.tail, shift=scheduled.shift)
