@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from bench.pages import RESULTS, ROOT
 from gvcc.pictures import media
 from gvcc.pictures.media import Video
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs/results"
 DATA = ROOT.parent / "shared/data"
 CLIPS = ("akiyo_cif", "davis_blackswan", "davis_bmx-trees", "davis_dog", "vid4_calendar")
 
@@ -38,8 +36,8 @@ def published(r: Tensor) -> tuple[int, Tensor]:
 
 
 def save(name: str, result: dict[str, Any]) -> None:
-    """Write docs/results/<name>.json, and print it."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    """Write docs/results/<name>.json, and print it; `name` is the topic's folder and a word."""
+    text, path = json.dumps(result, indent=1), RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
     print(text)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs/results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results"
 
 
 def load(name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "docs/results"
 
 
 def test_the_python_example_runs():
@@ -53,27 +55,56 @@ def test_every_file_linked_exists():
     assert links and all((ROOT / x).exists() for x in links)
 
 
-def test_the_results_page_is_what_its_script_writes(tmp_path):
-    page = tmp_path / "README.md"
-    run = [sys.executable, str(ROOT / "bench/summary.py"), "--out", str(page)]
+def test_the_pages_of_results_are_what_their_script_writes(tmp_path):
+    run = [sys.executable, str(ROOT / "bench/summary.py"), "--out", str(tmp_path)]
     subprocess.run(run, check=True, capture_output=True)
-    assert page.read_text() == (ROOT / "docs/results/README.md").read_text()
-
-
-def test_the_format_document_has_the_drift_that_was_measured(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import summary_models
-
-    assert (
-        (ROOT / "docs/format.md")
-        .read_text()
-        .endswith(summary_models.MARK + "\n" + summary_models.drift_table() + "\n")
+    made, kept = (
+        {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*.md")}
+        for folder in (tmp_path, RESULTS)
     )
+    assert made.keys() == kept.keys() and len(made) > 1
+    assert [name for name in made if made[name] != kept[name]] == []
+
+
+@pytest.mark.parametrize("page", sorted(RESULTS.rglob("*.md")), ids=lambda p: p.parent.name)
+def test_every_file_that_a_page_of_results_names_exists(page):
+    links = [x for x in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in x]
+    assert links and [x for x in links if not (page.parent / x).exists()] == []
+    scripts = re.findall(r"\bbench/[\w/]+\.py", page.read_text())
+    assert scripts and [x for x in scripts if not (ROOT / x).exists()] == []
+
+
+def test_the_table_of_scripts_names_every_script_and_every_result():
+    rows = [x for x in (ROOT / "bench/README.md").read_text().splitlines() if x.startswith("| [")]
+    linked = [x for row in rows for x in re.findall(r"\]\(([\w/]+\.py)\)", row)]
+    bench = ROOT / "bench"
+    scripts = {str(p.relative_to(bench)) for p in bench.rglob("*.py")} - {"__init__.py"}
+    assert len(linked) == len(set(linked)) and set(linked) == scripts
+    named = [x for row in rows for x in re.findall(r"`([\w/*-]+\.\w+)`", row.split("|")[4])]
+    results = [str(p.relative_to(RESULTS)) for p in RESULTS.rglob("*") if p.is_file()]
+    assert [x for x in results if not any(fnmatch(x, name) for name in named)] == []
+    assert [name for name in named if not any(fnmatch(x, name) for x in results)] == []
+    assert all(row.split("|")[2].strip() for row in rows)
+
+
+def test_every_script_named_anywhere_exists():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    code = [p for folder in ("src", "tests") for p in (ROOT / folder).rglob("*.py")]
+    named = {x for p in pages + code for x in re.findall(r"\bbench/[\w/]+\.py", p.read_text())}
+    assert named and sorted(x for x in named if not (ROOT / x).exists()) == []
+
+
+def test_the_format_document_has_the_drift_that_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench.models import page
+
+    document = (ROOT / "docs/format.md").read_text()
+    assert document.endswith(page.MARK + "\n" + page.drift_table() + "\n")
 
 
 def test_the_model_card_is_what_its_script_writes(tmp_path):
     page = tmp_path / "card.md"
-    run = [sys.executable, str(ROOT / "bench/model_card.py"), "--out", str(page)]
+    run = [sys.executable, str(ROOT / "bench/priors/model_card.py"), "--out", str(page)]
     subprocess.run(run, check=True, capture_output=True)
     assert page.read_text() == (ROOT / "docs/model-card.md").read_text()
 
@@ -86,5 +117,5 @@ def test_the_weights_are_those_that_the_results_were_measured_with():
     digest = priors.load("nano").spec.digest.hex()
     for name, key in (("nano_denoiser", "weights"), ("nano_rd", "weights"),
                       ("nano_presets", "weights"), ("autoencoder", "nano_weights")):  # fmt: skip
-        results = json.loads((ROOT / f"docs/results/{name}.json").read_text())
-        assert results[key] == digest, f"bench/{name}.py was not run with these weights"
+        results = json.loads((RESULTS / f"priors/{name}.json").read_text())
+        assert results[key] == digest, f"bench/priors/{name}.py was not run with these weights"

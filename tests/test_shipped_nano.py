@@ -82,7 +82,7 @@ print(shape, time.process_time() - begin, most / 2**20)
 @pytest.mark.slow
 def test_decoding_a_gop_of_33_frames_is_quick_and_small(tmp_path):
     """Under 60 s of two cores and 3 GB for 256x256 at the default number of steps
-    (bench/nano_speed.py)."""
+    (bench/priors/nano_speed.py)."""
     video = Video(clips.demo_clip(33, 256, 256), Fraction(24))
     file = tmp_path / "a.gvcc"
     file.write_bytes(codec.encode(video, gvcc.EncodeConfig(bpp=0.005)).data)

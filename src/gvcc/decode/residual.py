@@ -4,8 +4,8 @@ In a chain of GOPs the last decoded picture is the reference of the next GOP, so
 its own. Latents of the priors are isometric (white noise in the latent is white noise in the
 picture), hence one step size for all coefficients. There is no transform: the channels of a latent
 are decorrelated already, and what steering leaves over is nearly white in space but uneven in
-strength, which contexts on the latent grid follow better than a DCT does (bench/residual.py).
-`refine` moves the target to what decodes best; it costs no bits.
+strength, which contexts on the latent grid follow better than a DCT does
+(bench/systems/residual.py). `refine` moves the target to what decodes best; it costs no bits.
 
 Magnitudes go through adaptive tables. The table of a coefficient is chosen by what is expected of
 it, an integer mean of magnitudes already coded around it: in its own plane, which is coded in four

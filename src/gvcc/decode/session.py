@@ -144,7 +144,7 @@ class Session:
 
         Where its last still is given, its last frame comes twice, at its place and as the latent
         frame of the still alone, and the (rounded) mean is shown: half of the step from one GOP to
-        the next is taken before the boundary (bench/modes.py).
+        the next is taken before the boundary (bench/systems/modes.py).
         """
         pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
         out: Pictures = pixels[: record.gop.frames].cpu().numpy()

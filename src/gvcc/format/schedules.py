@@ -1,7 +1,7 @@
 """Times of the coded steps, as tables that headers name by their number, from 1. Only ever append.
 
-Each was found by bench/schedule.py for one prior, but any prior on any path may use it. A table has
-the times after each step, in 65536ths; the first step starts at t = 1.
+Each was found by bench/systems/schedule.py for one prior, but any prior on any path may use it. A
+table has the times after each step, in 65536ths; the first step starts at t = 1.
 """
 
 from __future__ import annotations

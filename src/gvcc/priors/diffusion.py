@@ -15,7 +15,7 @@ from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
 
 Known = dict[int, Tensor]
-_EXPONENT = 0.75  # of the sensitivity, as steering metric (bench/steering_metric.py)
+_EXPONENT = 0.75  # of the sensitivity, as steering metric (bench/codebooks/steering_metric.py)
 
 
 class Diffusion:

@@ -39,7 +39,7 @@ class GaussPrior:
 
     `gain` multiplies each channel's latent, float [C]; the default is one global factor that gives
     the latents unit mean variance. Anything else makes the latents anisotropic: for experiments
-    (bench/steering_metric.py).
+    (bench/codebooks/steering_metric.py).
     """
 
     def __init__(

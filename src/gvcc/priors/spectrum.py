@@ -122,7 +122,8 @@ class StationaryGaussian:
         """The steering metric W r, r [C,F,h,w]: the fourth root of the Wiener gain, by coefficient.
 
         What stays below the noise at the end of a step will hardly be known better for the bits
-        it is given. Worth about 0.1 dB PSNR and 0.01 MS-SSIM at equal size (bench/steering_metric).
+        it is given. Worth about 0.1 dB PSNR and 0.01 MS-SSIM at equal size
+        (bench/codebooks/steering_metric.py).
         """
         s = snr * self.spectrum(tuple(r.shape[1:]))
         return dct3(dct3(r) * (s / (1 + s)) ** 0.25, inverse=True)

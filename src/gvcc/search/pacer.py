@@ -31,7 +31,7 @@ DEFAULT_BPP = 0.05
 STILL_SHARE = 0.25  # of the bytes of a GOP, for each still in it
 STILL_BPP = 0.3  # of a still, where no target is set
 RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
-# More than this is not seen (bench/usable.py), and takes for ever:
+# More than this is not seen (bench/systems/usable.py), and takes for ever:
 USABLE_BITS, STILL_MOST = 8, 4  # for a value of the latent, for a pixel of a still
 SLACK = 2**14  # bytes of a file that are not worth a refusal
 

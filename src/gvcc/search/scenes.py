@@ -3,7 +3,7 @@
 The usual two features of shot boundary detection, differences of pixels and of histograms, against
 their surroundings (see Hanjalic, "Shot-boundary detection: unraveled and resolved?", IEEE Trans.
 CSVT 12(2), 2002).
-Only the encoder looks, so nothing here has to be exact. bench/scenes.py measures it.
+Only the encoder looks, so nothing here has to be exact. bench/systems/scenes.py measures it.
 """
 
 from __future__ import annotations

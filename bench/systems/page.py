@@ -1,0 +1,195 @@
+"""The page of systems; here what is on modes, chains, references, sizes and long clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.pages import load, table
+from bench.systems import page_control
+
+TITLE = "Modes, systems, and where bits go"
+
+
+def decided() -> str:
+    equal = load("systems/systems")["bits_over_reference_at_equal_psnr"]
+    ours, free = (equal[s]["geometric_mean"] for s in ("gvcc default t2v", "free-gvc codebook"))
+    shared = load("systems/alignment")["bars"]["stop"]["ratios"]["pin_over_off_bytes"]
+    tail = load("systems/chain")["mean_ratio"]
+    return (
+        "Which mode and which system, how a size is shared out, how a quality is held. At equal "
+        f"PSNR preset default needs {ours:.3f} and free-gvc {free:.3f} of the bits of preset "
+        f"paper; GOPs that share frames by `pin` take {shared:.2f} of the bytes of separate "
+        f"ones at the same stop; our tail residual takes {tail:.1%} of the published one."
+    )
+
+
+def joints(row: dict[str, Any]) -> list[float]:
+    """Error of the change at each GOP boundary over its median at the other joints of latent
+    frames (every fourth frame of a GOP), where a decoded clip has steps of its own."""
+    error, starts = np.array(row["error_profile"]), row["boundaries"]
+    edges = [0, *starts]
+    others = [
+        e + k - 1
+        for e, end in zip(edges, [*starts, row["frames"]], strict=True)
+        for k in range(5 if e == 0 else 4, end - e, 4)
+    ]
+    own = max(0.1, float(np.median(error[[t for t in others if t + 1 not in starts]])))
+    return [float(error[s - 1]) / own for s in starts]
+
+
+def modes() -> str:
+    d = load("systems/modes")
+    keys = ("bytes", "stills", "residual", "symbols", "bits_per_pixel", "psnr_rgb_db", "ms_ssim",
+            "vmaf")  # fmt: skip
+    rows = [
+        [c["clip"], c["target_bpp"], c["mode"], *(c[k] for k in keys),
+         max(c["spikes"]), max(c["error_spikes"]), max(joints(c)),
+         " ".join(c["gop_modes"]) if c["mode"] == "auto" else ""]
+        for c in d["cells"]
+    ]  # fmt: skip
+    head = ["clip", "target", "mode", *keys, "step", "error", "error at joints", "auto chose"]
+    names = ("t2v", "i2v", "flf2v", "auto")
+    of = {m: [c for c in d["cells"] if c["mode"] == m] for m in names}
+    means = [
+        [m, *(float(np.mean([c[k] for c in of[m]])) for k in ("psnr_rgb_db", "ms_ssim", "vmaf")),
+         *(float(max(max(f(c)) for c in of[m])) for f in (
+             lambda c: c["spikes"], lambda c: c["error_spikes"], joints))]
+        for m in names if of[m]
+    ]  # fmt: skip
+    return (
+        f"## Modes\n\nPrior {d['prior']}, preset {d['preset']}, evaluation clips at "
+        f"{d['height']} px height, GOPs of {d['gop']} frames; sizes of real files, encoded and "
+        "decoded in processes of their own (bench/systems/modes.py). The last columns are "
+        "the worst GOP boundary of a clip: `step`, the change from frame to frame over the "
+        "source's own change and the clip's median ratio; `error`, the error of that change over "
+        "its median; `error at joints`, the same over its median where two latent frames meet "
+        "inside a GOP.\n\n"
+        + table(head, rows)
+        + "\n\nMeans over clips and rates; the last three columns are the worst of all:\n\n"
+        + table(["mode", "PSNR, dB", "MS-SSIM", "VMAF", "step", "error", "error at joints"], means)
+        + "\n\n![temporal profiles](temporal.png)"
+    )
+
+
+def chain() -> str:
+    d = load("systems/chain")
+    rows = [
+        [c["clip"], c["bytes"], *c["psnr_of_gops_db"], c["gop2_below_gop0_db"],
+         ", ".join(str(t["published_bytes"]) for t in c["tails"]),
+         ", ".join(str(t["ours_bytes"]) for t in c["tails"]),
+         ", ".join(str(t["plain_bytes"]) for t in c["tails"])]
+        for c in d["clips"]
+    ]  # fmt: skip
+    return (
+        f"## A chain of three GOPs\n\nMode i2v, prior {d['prior']}, {d['frames']} frames at "
+        f"{d['height']} px height, {d['bpp']} bits per pixel; clips that are shorter go there and "
+        "back (bench/systems/chain.py). Bytes: of the published tail residual (8 bits and zlib), "
+        f"and of ours for the same PSNR of the last picture within {d['tolerance_db']} dB, with "
+        f"and without `refine`. **Ours needs {d['mean_ratio']:.1%} of the published bytes on "
+        f"average, {d['largest_ratio']:.1%} at most.**\n\n"
+        + table(
+            [
+                "clip",
+                "bytes",
+                "PSNR of GOP 0",
+                "1",
+                "2",
+                "GOP 2 below GOP 0, dB",
+                "published",
+                "ours",
+                "ours, plain",
+            ],
+            rows,
+        )  # fmt: skip
+    )
+
+
+def references() -> str:
+    stills, residual, shares = (
+        load("systems/stills"),
+        load("systems/residual"),
+        load("systems/shares"),
+    )
+    rows = [
+        [bpp, r["clips"], *(r["psnr"][c] or "-" for c in ("vvc", "av1", "x265, 10 bit", "avif"))]
+        for bpp, r in stills["mean"].items()
+    ]
+    keys = ("mode", "still_share", "residual_share", "mean_db")
+    s, presets = residual["summary"], stills["presets"]
+    return (
+        "## Reference pictures and tail residual\n\nMean PSNR (RGB) of a still at 256 px height; "
+        "VVC and AV1 as in our files, all bytes counted; x265 without parameter sets, AVIF "
+        "without boxes (bench/systems/stills.py).\n\n"
+        + table(["bit/pixel", "clips", "VVC", "AV1", "x265", "AVIF"], rows)
+        + "\n\nPresets of both codecs, the same pictures at a fixed quantiser, interpolated:\n\n"
+        + table(list(presets[0]), [list(p.values()) for p in presets])
+        + "\n\nTail residual on once-denoised latents, same PSNR of the last picture: "
+        f"{s['refined']['mean ratio']:.1%} of the published bytes with `refine` (largest "
+        f"{s['refined']['largest ratio']:.1%}), {s['plain']['mean ratio']:.1%} without "
+        "(bench/systems/residual.py).\n\nShares of a GOP's bytes, mean PSNR over three clips at "
+        f"{shares['bpp']} bits per pixel and {shares['height']} px height "
+        "(bench/systems/shares.py):\n\n"
+        + table([k.replace("_", " ") for k in keys], [[r[k] for k in keys] for r in shares["rows"]])
+    )
+
+
+def length() -> str:
+    d, scenes = load("systems/long_clip"), load("systems/scenes")
+    rows = [
+        [r["frames"], r["raw_mb"], r["bytes"], r["decoded_frames"],
+         *(r[w][k] for w in ("encode", "decode") for k in ("seconds", "peak_mb"))]
+        for r in d["clips"]
+    ]  # fmt: skip
+    pairs, whole = scenes["pairs"].values(), scenes["whole"]
+    return (
+        f"## Long clips\n\n{d['width']}x{d['height']}, prior {d['prior']}, mode i2v; peak memory "
+        "of each process (bench/systems/long_clip.py).\n\n"
+        + table(
+            [
+                "frames",
+                "raw, MB",
+                "bytes",
+                "decoded",
+                "encode, s",
+                "peak, MB",
+                "decode, s",
+                "peak, MB",
+            ],
+            rows,
+        )  # fmt: skip
+        + f"\n\nScene cuts: recall {min(p['recall'] for p in pairs):.3f}, precision "
+        f"{min(p['precision'] for p in pairs):.3f} at joins of two clips; {whole['found']} of "
+        f"{whole['cuts']} cuts found and {len(whole['false'])} false alarms in {whole['frames']} "
+        f"frames of {whole['clips']} whole clips (bench/systems/scenes.py)."
+    )
+
+
+def clips() -> str:
+    d = load("systems/eval_clips")
+    keys = ("width", "height", "frames", "bytes", "bits_per_pixel", "psnr_db", "verified",
+            "encode_s", "decode_s")  # fmt: skip
+    rows = [[c["clip"], *(c[k] for k in keys)] for c in d["clips"]]
+    return (
+        f"## Clips at their own size\n\n`gvcc encode --bpp {d['bpp']}`, prior {d['prior']}, "
+        f"preset {d['preset']}; sizes are of the real file, PSNR (RGB) of the decoded mp4. Times: "
+        "on two cores shared with other work (bench/systems/eval_clips.py).\n\n"
+        + table(["clip", *keys], rows)
+    )
+
+
+SECTIONS = {
+    modes: {"modes"},
+    chain: {"chain"},
+    references: {"stills", "residual", "shares"},
+    length: {"long_clip", "scenes"},
+    page_control.systems: {"systems"},
+    page_control.schedule: {"schedule"},
+    page_control.usable: {"usable"},
+    page_control.control_rcc: {"aqc"},
+    page_control.control_codebook: {"aqc_codebook"},
+    page_control.alignment: {"alignment"},
+    page_control.own_size: {"own_size"},
+    clips: {"eval_clips"},
+}
