@@ -62,7 +62,8 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     header = Header(
         prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
         colour=Colour(), gop=1, overlap=0, path="rf", rule=p.rule, coder=p.coder,
-        allocation=p.allocation, codebook_size=p.codebook_size, seed=seed, steps=p.steps, tail=p.ode_steps,
+        allocation=p.allocation, codebook_size=p.codebook_size, seed=seed,
+        steps=p.steps, ode_steps=p.ode_steps,
         shift=p.shift or 1.0, g_scale=p.g_scale, knob=1.0, multistep=p.multistep,
         audio=False,
     )  # fmt: skip

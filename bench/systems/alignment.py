@@ -112,7 +112,7 @@ def cell(name: str, variant: str, target: str, prior: Prior) -> dict[str, Any]:
     return {
         "clip": name, "variant": variant, "target": target, "width": ref.shape[2],
         "bytes": len(made.data), "bits_per_pixel": 8 * len(made.data) / ref[..., 0].size,
-        "gops": [[g.gop.start, g.gop.frames, g.stop, g.part] for g in stream.gops],
+        "gops": [[g.gop.start, g.gop.frames, g.stop, g.fraction] for g in stream.gops],
         "psnr_rgb_db": metrics.psnr(ref, out), "tof": float(motion.mean()),
         "error_spikes": seen["error_spikes"], "error_profile": seen["error_profile"],
         "tof_profile": [round(float(v), 4) for v in motion],

@@ -131,7 +131,13 @@ def towards(video: Video, metric: str, value: float, prior: Prior, coder: str) -
     data = b"".join(p.data for p in parts)
     stream = parser.parse(data)
     gops = [
-        {"stop": g.stop, "part": g.part, "bytes": len(p.data), "quality": p.quality, "probes": n}
+        {
+            "stop": g.stop,
+            "part": g.fraction,
+            "bytes": len(p.data),
+            "quality": p.quality,
+            "probes": n,
+        }
         for g, p, n in zip(stream.gops, parts[1:], probes, strict=True)
     ]
     pixels = video.frames[..., 0].size
