@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 
@@ -123,6 +124,21 @@ def test_a_room_takes_no_public_name():
     )
     names = [n for n in rooms.modules() if n.split(".")[0] in ("decode", "search", "format")]
     subprocess.run([sys.executable, "-c", code, *names], check=True)
+
+
+def test_the_design_names_every_room_and_walks_through_what_there_is():
+    page = (rooms.SRC.parents[1] / "docs/design.md").read_text()
+    table, walks = page.split("## The rooms")[1].split("## A walk of one encode")
+    named = {name for cell in re.findall(r"^\| ([a-z_, /]+) \|", table, re.M)
+             for name in re.split(r"[, /]+", cell) if name}  # fmt: skip
+    assert named - {"room"} == set(rooms.ROOMS) - {"__main__"}
+    files = {str(p.relative_to(rooms.SRC)): p.read_text() for p in rooms.modules().values()}
+    steps = re.findall(r"`([a-z_/]*\w+\.py): ([\w.]+)`", walks.split("## Decisions")[0])
+    assert len(steps) > 25
+    for file, name in steps:
+        text = next(t for n, t in files.items() if n.endswith(file))
+        for word in name.split("."):
+            assert re.search(rf"\b(def|class) {word}\b", text), (file, name)
 
 
 def test_public_names_resolve():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gvcc.cli import describe
 from gvcc.errors import ConfigError, Corrupt, FormatError, Unsupported
 from gvcc.pictures import stillcodecs, stills
 from gvcc.pictures.stillcodecs import CODECS, NUMBERS, Unpackable
@@ -138,6 +139,38 @@ def test_stripped_av1_is_the_plain_stream_minus_what_is_known():
     assert (a == b).all()
     with pytest.raises(Unpackable):
         CODECS[0].pack(stream + stream, height, width)
+
+
+def test_parameter_sets_that_are_not_known_are_stored_whole(monkeypatch):
+    """As of an encoder that is newer than the constants: still VVC, and said in inspect."""
+    original = picture(64, 96)
+    known = stills.encode(original, 300)
+    assert known[0] == NUMBERS["vvc"]
+    decoded = stills.decode(known, 64, 96)
+    with monkeypatch.context() as m:
+        m.setattr(stillcodecs, "_SPS_TAIL", b"\x1b" + stillcodecs._SPS_TAIL[1:])
+        whole = stills.encode(original, 900)
+        same = stills.encode(original, len(known) + 200)
+    assert whole[0] == same[0] == NUMBERS["vvc-sets"]
+    assert psnr(stills.decode(whole, 64, 96), original) > psnr(decoded, original)
+    # The same picture by both, the known sets being the only difference.
+    stream = CODECS[1].write(stills.from_rgb(original, 10), "medium", 40)
+    one, two = (bytes([n]) + CODECS[n].pack(stream, 64, 96) for n in (1, 2))
+    assert len(two) > len(one) + 140
+    assert (stills.decode(one, 64, 96) == stills.decode(two, 64, 96)).all()
+    assert describe._codecs((one, two, b"", b"\x63")) == ["vvc", "vvc-sets", "none", "?"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_sets_are_corrupt_or_a_picture_of_the_size(seed):
+    stream = CODECS[2].write(stills.from_rgb(picture(64, 96), 10), "faster", 50)
+    data, rng = bytearray(b"\2" + CODECS[2].pack(stream, 64, 96)), np.random.default_rng(seed)
+    for at in rng.integers(1, 180 if seed % 2 else len(data), rng.integers(1, 4)):
+        data[at] ^= 1 << rng.integers(8)
+    try:
+        assert stills.decode(bytes(data), 64, 96).shape == (64, 96, 3)
+    except Corrupt:
+        pass
 
 
 def test_without_ffmpeg_the_core_codec_is_used(monkeypatch):

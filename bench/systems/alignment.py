@@ -48,7 +48,7 @@ HEIGHT, FRAMES, GOP, OVERLAP, STOP, BPP = 128, 41, 17, 5, 12, 0.06
 NEAR = 6
 VARIANTS: dict[str, dict[str, Any]] = {
     "off": {"mode": "t2v"},
-    "fade": {"alignment": "fade", "overlap": OVERLAP},
+    "fade": {"mode": "t2v", "overlap": OVERLAP},
     "blend": {"alignment": "blend", "overlap": OVERLAP},
     "pin": {"alignment": "pin", "overlap": OVERLAP},
 }

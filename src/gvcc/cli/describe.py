@@ -36,6 +36,7 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
             "last": g.last, "fade": g.fade, "coded_steps": r.stop, "part": r.fraction,
             "atoms": r.atoms,
             "tail_atoms": r.tail_atoms, "bytes": of_gop, "stills": sum(map(len, r.stills)),
+            "still_codecs": _codecs(r.stills),
             "residual": len(r.residual), "symbols": len(r.symbols),
             "published_bits": published.bits(h, r),
             "bits_per_pixel": 8 * of_gop / (shown * h.width * h.height), "check": list(r.check),
@@ -60,6 +61,14 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _codecs(coded: tuple[bytes, ...]) -> list[str]:
+    """The codecs of coded stills; "none" for an empty one, "?" for a number that is not known."""
+    from gvcc.pictures.stillcodecs import CODECS
+
+    known = dict(enumerate(codec.name for codec in CODECS))
+    return [known.get(data[0], "?") if data else "none" for data in coded]
+
+
 def show(d: dict[str, Any], console: Console) -> None:
     """What `as_dict` found as three tables: header, GOPs, where the bytes go."""
     from rich.table import Column, Table
@@ -80,7 +89,8 @@ def show(d: dict[str, Any], console: Console) -> None:
     for g in d["gops"]:
         table.add_row(
             str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
-            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]), str(g["stills"]),
+            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]),
+            " ".join([str(g["stills"]), *sorted(set(g["still_codecs"]))]),
             str(g["residual"]),
             f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip

@@ -186,18 +186,43 @@ def _escaped(payload: bytes) -> bytes:
     return bytes(out)
 
 
-def _vvc_pack(stream: bytes, height: int, width: int) -> bytes:
+def _vvc_units(stream: bytes) -> tuple[list[bytes], bytes]:
+    """SPS and PPS, and what a still holds besides: the APS and the one slice."""
     # A start code takes the zeros before it, and no NAL unit ends in a zero.
     units = [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")][1:]
-    sets = [u[2:] for u in units if u[:2] == _NAL_APS]
+    sets = [u for head in (_NAL_SPS, _NAL_PPS) for u in units if u[:2] == head]
+    more = [u[2:] for u in units if u[:2] == _NAL_APS]
     slices = [u[2:] for u in units if u[:2] == _NAL_SLICE]
-    if len(slices) != 1 or units[-1][:2] != _NAL_SLICE:
-        raise Unpackable(f"{len(slices)} slices in {len(units)} NAL units")
-    return b"".join(varint(len(s)) + s for s in sets) + b"\0" + slices[0]
+    if len(slices) != 1 or len(sets) != 2 or units[-1][:2] != _NAL_SLICE:
+        raise Unpackable(f"{len(sets)} sets and {len(slices)} slices in {len(units)} NAL units")
+    return sets, b"".join(varint(len(s)) + s for s in more) + b"\0" + slices[0]
+
+
+def _vvc_pack(stream: bytes, height: int, width: int) -> bytes:
+    # Whether the sets are those that a decoder derives shows when the still is decoded.
+    return _vvc_units(stream)[1]
+
+
+def _vvc_pack_whole(stream: bytes, height: int, width: int) -> bytes:
+    sets, rest = _vvc_units(stream)
+    return b"".join(varint(len(u) - 2) + u[2:] for u in sets) + rest
 
 
 def _vvc_unpack(data: bytes, height: int, width: int) -> bytes:
-    units = _vvc_sets(height, width)
+    return _vvc_stream(_vvc_sets(height, width), data)
+
+
+def _vvc_unpack_whole(data: bytes, height: int, width: int) -> bytes:
+    sets = []
+    for head in (_NAL_SPS, _NAL_PPS):
+        length, at = _read_leb128(data, 0)
+        sets.append(head + data[at : at + length])
+        data = data[at + length :]
+    return _vvc_stream(sets, data)
+
+
+def _vvc_stream(units: list[bytes], data: bytes) -> bytes:
+    """A stream of the sets, and of what a still holds besides."""
     at = 0
     while True:
         length, at = _read_leb128(data, at)
@@ -261,6 +286,20 @@ CODECS = (
     Codec("av1", 8, "libdav1d", "4", "1", 280, 24, _av1_write, _av1_pack, _av1_unpack, _av1_read),
     Codec(
         "vvc", 10, "vvc", "faster", "medium", 63, 6, _vvc_write, _vvc_pack, _vvc_unpack, _vvc_read
+    ),
+    # For encoders whose sets are others than those known here.
+    Codec(
+        "vvc-sets",
+        10,
+        "vvc",
+        "faster",
+        "medium",
+        63,
+        6,
+        _vvc_write,
+        _vvc_pack_whole,
+        _vvc_unpack_whole,
+        _vvc_read,
     ),
 )
 NUMBERS = {codec.name: number for number, codec in enumerate(CODECS)}

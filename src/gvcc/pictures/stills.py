@@ -12,7 +12,9 @@ the right and below, by repetition, to multiples of 8; it is 4:2:0, full range, 
                      content of the one OBU_FRAME.
     1 VVC (10 bit)   for each APS: leb128 length, content; then a zero byte; then the content of
                      the one IDR_W_RADL slice. Contents are NAL units without their two bytes of
-                     header. SPS and PPS are the constants below with width and height put in.
+                     header. SPS and PPS are known constants with width and height put in.
+    2 VVC, sets      leb128 length and content of the SPS, the same of the PPS, then as VVC: of an
+                     encoder that writes other sets than are known here.
 
 YUV to RGB is part of the format, all in integers, so that a still is the same picture on every
 machine. With x = depth - 8, Y in [0, 256 * 2^x) and chroma centred at c0 = 128 * 2^x:
@@ -31,6 +33,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -58,10 +61,9 @@ def encode(picture: NDArray[np.uint8], size: int, codec: str | None = None) -> b
     if codec is not None and codec not in NUMBERS:
         raise unknown("still codec", codec, NUMBERS)
     if codec is None and ffmpeg() is not None:
-        try:
-            return _encode(picture, size, NUMBERS["vvc"])
-        except Unpackable:
-            pass  # libvvenc refuses some small pictures
+        for name in ("vvc", "vvc-sets"):
+            with suppress(Unpackable):  # libvvenc refuses some small pictures
+                return _encode(picture, size, NUMBERS[name])
     try:
         return _encode(picture, size, NUMBERS[codec or "av1"])
     except Unpackable as err:

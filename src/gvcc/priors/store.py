@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from gvcc.errors import ConfigError
 from gvcc.files import write
 from gvcc.priors.models import Model
@@ -27,7 +29,7 @@ def cache() -> Path:
     """The cache's folder."""
     if own := os.environ.get("GVCC_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gvcc"
+    return platformdirs.user_cache_path("gvcc", appauthor=False)
 
 
 def recall(name: str) -> dict[str, Any]:
