@@ -120,7 +120,7 @@ def tone(codec="aac", layout="stereo", seconds=1.0, muxer="mp4", pictures=(), la
 def raw_audio(data):
     with av.open(io.BytesIO(data)) as box:
         stream = box.streams.audio[0]
-        return [(p.pts * p.time_base, bytes(p)) for p in box.demux(stream) if p.codebook_size]
+        return [(p.pts * p.time_base, bytes(p)) for p in box.demux(stream) if p.size]
 
 
 def psnr(a, b):

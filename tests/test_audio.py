@@ -47,7 +47,7 @@ def test_avi_that_counts_bytes_for_packets(codec, rate):
     data = tone(codec, "mono", 1.0, "avi", grey_yuv(24), rate=rate)
     with av.open(io.BytesIO(data)) as box:
         stream = box.streams.audio[0]
-        stamps = [p.pts * p.time_base for p in box.demux(stream) if p.codebook_size]
+        stamps = [p.pts * p.time_base for p in box.demux(stream) if p.size]
     assert stamps[-1] > 2  # of one second of sound
     track = media.open_clip(io.BytesIO(data)).audio
     assert 0.5 < track.packets[-1].pts * track.time_base <= 1

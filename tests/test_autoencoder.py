@@ -217,7 +217,7 @@ def test_the_shipped_decoder_is_cheap():
 def test_every_parameter_has_one_optimiser(kind):
     """Muon takes the matrices inside, AdamW the first and last layers and all that is no matrix."""
     model = (
-        small() if kind == "autoencoder" else Transformer(transformer.AutoencoderShape(4, 64, 2))
+        small() if kind == "autoencoder" else Transformer(transformer.TransformerShape(4, 64, 2))
     )
     muon, adam = optimisers(model, Recipe(1, 1))
     groups = [{id(p) for g in o.param_groups for p in g["params"]} for o in (muon, adam)]

@@ -93,7 +93,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "default": {"steps": 6}, "M": {"atoms": 9, "steps": 6}, "stop": {"stop": 2},
     "i2v": {"mode": "i2v", "steps": 6, "bpp": 1.5}, "flf2v": {"mode": "flf2v", "steps": 6},
     "auto": {"mode": "auto", "steps": 6, "bpp": 1.2}, "reuse": {"reuse": 2, "steps": 7},
-    "fade": {"overlap": 5, "steps": 6},
+    "fade": {"overlap": 2, "steps": 6},
     "blend": {"mode": "overlap", "alignment": "blend", "steps": 6},
     "pin": {"mode": "overlap", "alignment": "pin", "steps": 6},
     "paper": {"preset": "paper", "codebook": 32, "atoms": 3, "steps": 6},

@@ -97,7 +97,7 @@ def test_of_all_qualities_the_nearest_size_is_taken(make: Make, video: Video, tm
     for size, quality in zip(sizes, (0, 2, 4, 6), strict=True):
         for near in (0.97, 1.03):
             got = coded(near * size * 8 / PIXELS)
-            assert got.codebook_size == len(got.stream) == size and got.about["quality"] == quality
+            assert got.size == len(got.stream) == size and got.about["quality"] == quality
             assert "coded files" in got.about["size_rule"] and got.seconds > 0
         shown = got.decode()
         assert shown.shape == video.frames.shape and shown.dtype == np.uint8

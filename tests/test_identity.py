@@ -92,7 +92,7 @@ def test_cells_of_other_weights_or_other_code_are_measured_anew(
     assert made(plan, monkeypatch) == []
     edit("encoder.py")
     assert made(plan, monkeypatch) == [ours]
-    edit("eval/metrics.py")
+    edit("metrics/metrics.py")
     assert made(plan, monkeypatch) == [ours, "vp9"]
     edit("eval/report.py")
     edit("eval/pages/report.js")
@@ -103,15 +103,15 @@ def test_cells_of_other_weights_or_other_code_are_measured_anew(
     ("file", "more", "anew"),
     [
         ("encoder.py", None, "gvcc"),
-        ("rng.py", None, "gvcc"),
+        ("format/rng.py", None, "gvcc"),
         ("priors/nano.py", None, "gvcc"),
-        ("eval/metrics.py", None, "gvcc vp9 mine"),
-        ("eval/raft.py", None, "gvcc vp9 mine"),
+        ("metrics/metrics.py", None, "gvcc vp9 mine"),
+        ("metrics/raft.py", None, "gvcc vp9 mine"),
         ("eval/cells.py", None, "gvcc vp9 mine"),
-        ("media.py", None, "gvcc vp9 mine"),
+        ("pictures/media.py", None, "gvcc vp9 mine"),
         ("eval/baselines.py", None, "vp9 mine"),
         ("eval/external.py", None, "mine"),
-        ("cli_eval.py", None, ""),
+        ("cli/evaluate.py", None, ""),
         ("eval/bd.py", None, ""),
         ("eval/run.py", None, ""),
         ("eval/pages/report.js", None, ""),
@@ -207,7 +207,7 @@ def test_cells_of_table_6_that_other_code_has_made_are_made_anew(
         return line["psnr_db"]
 
     assert [table(), table()] == [31, 31]
-    edit("codebook.py")
+    edit("decode/codebook.py")
     assert [table(), table()] == [32, 32]
     edit("eval/table6.py")
     assert [table(), table()] == [33, 33]

@@ -188,7 +188,7 @@ def test_a_clip_and_a_video_say_the_same_of_themselves(tmp_path):
 def test_two_passes_over_standard_input(tmp_path):
     media.write(Video(smooth(5), Fraction(24)), tmp_path / "a.y4m")
     code = (
-        "from gvcc import media; clip = media.open_clip('-', frames=4)\n"
+        "from gvcc.pictures import media; clip = media.open_clip('-', frames=4)\n"
         "a, b = (b''.join(map(bytes, clip.pictures())) for _ in range(2))\n"
         "assert a == b and len(a) == 4 * 48 * 64 * 3"
     )

@@ -102,7 +102,7 @@ def test_y4m_is_as_ffmpeg_writes_it(tmp_path):
 def test_y4m_through_pipes(tmp_path):
     media.write(Video(smooth(5), Fraction(30000, 1001), Colour(6)), tmp_path / "a.y4m")
     data = (tmp_path / "a.y4m").read_bytes()
-    code = "from gvcc import media; media.write(media.read('-', frames=4), '-')"
+    code = "from gvcc.pictures import media; media.write(media.read('-', frames=4), '-')"
     run = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
     assert (run.returncode, run.stderr) == (0, b"")
     assert run.stdout.startswith(b"YUV4MPEG2 W64 H48 F30000:1001")
@@ -113,7 +113,7 @@ def test_y4m_through_pipes(tmp_path):
 
 def test_a_broken_pipe_is_named():
     code = (
-        "import numpy, os, sys; from fractions import Fraction; from gvcc import media\n"
+        "import numpy, os, sys; from fractions import Fraction; from gvcc.pictures import media\n"
         "frames = numpy.zeros((40, 128, 128, 3), numpy.uint8)\n"
         "try: media.write(media.Video(frames, Fraction(24)), '-')\n"
         "except media.MediaError as error: os.write(2, str(error).encode())\n"
@@ -281,7 +281,7 @@ def test_a_player_at_the_end_of_a_pipe_can_start_at_once():
         import sys
         from fractions import Fraction
         import numpy as np
-        from gvcc import media
+        from gvcc.pictures import media
 
         class Slow:
             fps, colour, audio = Fraction(24), media.Colour(), None
@@ -311,7 +311,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     code = r"""if True:
         import re, sys
         from pathlib import Path
-        from gvcc import media
+        from gvcc.pictures import media
 
         media.write(media.open_clip(sys.argv[1]), sys.argv[2])
         for _ in media.open_clip(sys.argv[3]).pictures():

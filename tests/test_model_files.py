@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 
 import gvcc
 from gvcc import codec, encoder, priors
-from gvcc.cli import describe
 from gvcc.errors import ConfigError, PriorMismatch, TargetUnreachable, Unsupported
+from gvcc.eval import published
 from gvcc.format import parser
 from gvcc.format.bitstream import Stream
 from gvcc.format.gop import Gop
@@ -257,7 +257,7 @@ def test_other_settings_are_no_error_but_drift(load, coded):
 def test_published_bits(load, made):
     done = encode(load(T2V), height=16, width=16, preset="paper")
     stream = parser.parse(done.data)
-    assert describe.published_bits(stream.header, *stream.gops) == 17 * 3 * 64 * 15
+    assert published.bits(stream.header, *stream.gops) == 17 * 3 * 64 * 15
     assert (stream.header.shift, stream.header.codebook_size) == (3, 16384)
     assert np.array_equal(pictures(done.data, f"{T2V}:{made(T2V)}"), done.frames)
 

@@ -15,9 +15,8 @@ import tiny_prior
 from cli_runner import Run
 
 from gvcc import codec
-from gvcc.cli import describe
 from gvcc.errors import ConfigError, MediaError
-from gvcc.eval import table6
+from gvcc.eval import published, table6
 from gvcc.format import parser
 from gvcc.records import Video
 from gvcc.search.config import EncodeConfig
@@ -57,11 +56,11 @@ def test_the_count_of_our_files_is_the_published_rate() -> None:
     asked = EncodeConfig("paper", "tiny", "t2v", atoms=8, codebook=256, gop=33)
     stream = parser.parse(codec.encode(Video(pixels, Fraction(16)), asked, tiny_prior.load()).data)
     (record,) = stream.gops
-    assert describe.published_bits(stream.header, record) == 11016
+    assert published.bits(stream.header, record) == 11016
     found = {}
     for m, k in PUBLISHED:
         header = replace(stream.header, codebook_size=k)
-        bits = describe.published_bits(header, replace(record, atoms=record.atoms // 8 * m))
+        bits = published.bits(header, replace(record, atoms=record.atoms // 8 * m))
         found[m, k] = round(bits * 16 / 33 / 1000, 1)
     assert found == PUBLISHED == {(r.atoms, r.codebook): r.kbps for r in table6.ROWS}
 

@@ -114,17 +114,19 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        self.target(1, 1, 1, Fraction(1))
+        if len(asked := self._targets()) > 1:
+            raise ConfigError(f"give one target, not {' and '.join(asked)}")
+
+    def _targets(self) -> dict[str, Any]:
+        """The targets that are given, by their names."""
+        names = ("bpp", "kbps", "size", "quality", "stop")
+        return {n: v for n in names if (v := getattr(self, n)) is not None}
 
     def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
-        """The file size asked for in bytes, None without a target; ConfigError if ill-posed."""
-        names = ("bpp", "kbps", "size", "quality", "stop")
-        asked = {n: v for n in names if (v := getattr(self, n)) is not None}
-        if len(asked) > 1:
-            raise ConfigError(f"give one target, not {' and '.join(asked)}")
-        asked.pop("quality", None)
-        for name, value in asked.items():
-            if not 0 < value < math.inf:
+        """The file size asked for in bytes, None without a target; ConfigError if it is not above
+        0."""
+        for name, value in self._targets().items():
+            if name != "quality" and not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}, expected a number above 0")
         if self.bpp is not None:
             return int(self.bpp * frames * height * width / 8)
@@ -136,6 +138,7 @@ class EncodeConfig:
         """The preset with this configuration's own settings put in, and with what follows from the
         prior and the clip's height: the mode, if the preset's own is none of the prior's, and M and
         M_tail as published for 1080p. ConfigError if anything is out of range."""
+        self.target(1, 1, 1, Fraction(1))
         config = self
         if spec is not None and config.mode is None and spec.modes:
             if config.resolved().mode not in spec.modes:
