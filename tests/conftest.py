@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,6 +10,9 @@ import torch
 from cli_runner import clip, coded, large, run
 
 from gvcc.format import schedules
+
+# What a user keeps there, such as weights of metrics, is none of the tests' business.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gvcc-tests-")
 
 __all__ = ["clip", "coded", "large", "run"]
 

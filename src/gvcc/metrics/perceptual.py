@@ -2,9 +2,10 @@
 
 The packages of these metrics pull torchvision, and download the trunks' weights. Here the weights
 are looked for in $GVCC_METRICS, then where torch.hub keeps them (TORCH_HOME, ~/.cache/torch), by
-torchvision's own names; the heads, a few kilobytes, in $GVCC_METRICS or in the metrics' packages,
-which need not be importable (`pip install --no-deps lpips DISTS-pytorch`). Numbers are those of the
-packages (tests/test_perceptual.py). Lower is better.
+torchvision's own names, then where `gvcc eval weights` puts them (weights.py); the heads, a few
+kilobytes, in the same places or in the metrics' packages, which need not be importable (`pip
+install --no-deps lpips DISTS-pytorch`). Numbers are those of the packages
+(tests/test_perceptual.py). Lower is better.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gvcc import files
 from gvcc.errors import ConfigError
 from gvcc.metrics.metrics import Frames, check_pair
 
@@ -38,6 +40,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # DISTS, of pixels i
 _SMALL = 1e-6  # DISTS' c1 and c2
 _BATCH_PIXELS = 1 << 19
 _LEAST = 64  # pixels a side: below, a trunk has nothing left to compare
+_HOW = ": `gvcc eval weights` fetches it"
 
 
 def lpips(ref: Frames, out: Frames, net: str = "alex", device: str = "cpu") -> float:
@@ -83,6 +86,13 @@ def _folders() -> Iterator[Path]:
         yield Path(own)
     home = os.environ.get("TORCH_HOME")
     yield (Path(home) if home else Path.home() / ".cache/torch") / "hub/checkpoints"
+    yield files.cache() / "metrics"
+
+
+def forget() -> None:
+    """Look for weights again, which may have come."""
+    for cached in (_lpips, _dists):
+        cached.cache_clear()
 
 
 def present() -> list[str]:
@@ -94,18 +104,21 @@ def present() -> list[str]:
 
 
 def find_file(what: str, name: str, package: str = "", inside: str = "", how: str = "") -> Path:
-    """The file `name` of weights, or `inside` an installed `package`; ConfigError for lack of it.
+    """The file `name` of weights, the same as safetensors, or `inside` an installed `package`;
+    ConfigError for lack of it.
 
     `what` the message says needs it, and `how` it ends.
     """
-    places = [folder / name for folder in _folders()]
+    names = (name, f"{Path(name).stem}.safetensors")
+    places = [folder / n for folder in _folders() for n in names]
     spec = find_spec(package) if package else None
     if spec is not None and spec.submodule_search_locations:
         places.append(Path(spec.submodule_search_locations[0]) / inside)
     for place in places:
         if place.is_file():
             return place
-    raise ConfigError(f"{what} needs {name} in $GVCC_METRICS or {places[-1].parent}{how}")
+    where = list(_folders())[-2]  # torch.hub's
+    raise ConfigError(f"{what} needs {name} in $GVCC_METRICS or {where}{how}")
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -113,11 +126,18 @@ def tensors(path: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
+        if path.suffix == ".safetensors":
+            loaded: dict[str, Tensor] = load_file(path)
+            return loaded
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return {k: v.detach() for k, v in found.items()}
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as e:
+    except (
+        OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError
+    ) as e:  # fmt: skip
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise ConfigError(f"{path} cannot be read: {reason}") from None
 
@@ -133,7 +153,7 @@ def fill(net: nn.Module, found: dict[str, Tensor], path: Path, name: str, device
 
 def _trunk(net: str, what: str, device: str) -> nn.Sequential:
     """A trunk with its weights."""
-    path = find_file(what, TRUNKS[net])
+    path = find_file(what, TRUNKS[net], how=_HOW)
     trunk = build(net)
     found = tensors(path)
     mine = {k.removeprefix("features."): v for k, v in found.items() if k.startswith("features.")}
@@ -176,8 +196,7 @@ def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Distance of pictures [n,3,H,W] in [0,1]: a number for each."""
     what = f"LPIPS ({net})"
     trunk = _trunk(net, what, device)
-    how = " (the heads come with the package: pip install --no-deps lpips)"
-    path = find_file(what, f"lpips-{net}.pth", "lpips", f"weights/v0.1/{net}.pth", how)
+    path = find_file(what, f"lpips-{net}.pth", "lpips", f"weights/v0.1/{net}.pth", _HOW)
     found = tensors(path)
     try:
         heads = [found[f"lin{i}.model.1.weight"].to(device) for i in range(len(_TAPS[net]))]
@@ -209,8 +228,7 @@ def _dists(device: str) -> Callable[[Tensor, Tensor], Tensor]:
     from torch.nn import functional
 
     trunk = _trunk("vgg", "DISTS", device)
-    how = " (alpha and beta come with the package: pip install --no-deps DISTS-pytorch)"
-    path = find_file("DISTS", "dists.pt", "DISTS_pytorch", "weights.pt", how)
+    path = find_file("DISTS", "dists.pt", "DISTS_pytorch", "weights.pt", _HOW)
     found = tensors(path)
     widths = [3, 64, 128, 256, 512, 512]
     if {k: v.numel() for k, v in found.items()} != dict.fromkeys(("alpha", "beta"), sum(widths)):

@@ -204,7 +204,7 @@ def embedding(
     (T5EncoderModel): neither, as diffusers has it.
     """
     name = f"{text_identity(folder)} {kind} {tokens} {settings.dtype} {prompt}"
-    path = store.cache() / "prompts" / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
+    path = files.cache() / "prompts" / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
     try:
         rows = load_file(path)["rows"]
     except (OSError, KeyError, SafetensorError):

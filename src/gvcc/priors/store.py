@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from gvcc.errors import ConfigError
-from gvcc.files import write
+from gvcc.files import cache, write
 from gvcc.priors.models import Model
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 _PIECE = 64  # bytes of a sample
 _PIECES, _OF_OTHERS = 8, 1024  # samples of a tensor, and of a file that is not safetensors
-
-
-def cache() -> Path:
-    """The cache's folder."""
-    if own := os.environ.get("GVCC_CACHE"):
-        return Path(own)
-    return platformdirs.user_cache_path("gvcc", appauthor=False)
 
 
 def recall(name: str) -> dict[str, Any]:
