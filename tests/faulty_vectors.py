@@ -13,6 +13,8 @@ from gvcc.format.bitstream import GopRecord, Stream, varint
 from gvcc.format.gop import Gop
 
 ROOT = Path(__file__).parent / "vectors"
+SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table", "chained": "tail"}
+"""Fields whose names in the vectors, which stay, are shorter."""
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:

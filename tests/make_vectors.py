@@ -24,7 +24,7 @@ import faulty_trajectories
 import faulty_vectors
 import numpy as np
 import tiny_prior
-from faulty_vectors import ROOT
+from faulty_vectors import ROOT, SHORT
 from PIL import Image
 from valid_vectors import PRESETS, VALID
 
@@ -65,10 +65,6 @@ YOUNGER = {
     "settings": [],
     "pixel_aspect": "1",
 }  # fields, and what they are in old files
-
-
-SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table", "chained": "tail"}
-"""Fields whose names in the vectors, which stay, are shorter."""
 
 
 def plain(value: Any) -> Any:

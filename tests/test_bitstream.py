@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import spec_reader
 import whole_files
+from faulty_vectors import SHORT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_vectors import SHORT
 
 from gvcc.errors import Corrupt, FormatError, Truncated
 from gvcc.format import bitstream, entropy, gop, parser, schedules
