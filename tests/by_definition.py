@@ -62,7 +62,7 @@ def _ms_ssim(ref: np.ndarray, out: np.ndarray) -> float:
     return score
 
 
-def vmaf(ref: Clip, out: Clip, fps: int, folder: Path) -> float:
+def vmaf(ref: Clip, out: Clip, fps: int, folder: Path, model: str = "vmaf_v0.6.1") -> float:
     """The long way: each clip to a 4:2:0 BT.709 y4m first, then both at one rate."""
     ffmpeg, (_, h, w, _) = imageio_ffmpeg.get_ffmpeg_exe(), ref.shape
     for name, pixels in (("ref", ref), ("out", out)):
@@ -74,7 +74,8 @@ def vmaf(ref: Clip, out: Clip, fps: int, folder: Path) -> float:
         )  # fmt: skip
     subprocess.run(
         f"{ffmpeg} -v error -r {fps} -i out.y4m -r {fps} -i ref.y4m -lavfi "
-        "libvmaf=log_fmt=json:log_path=v.json -f null -".split(), cwd=folder, check=True,
+        f"libvmaf=model=version={model}:log_fmt=json:log_path=v.json -f null -".split(),
+        cwd=folder, check=True,
     )  # fmt: skip
     mean: float = json.loads((folder / "v.json").read_text())["pooled_metrics"]["vmaf"]["mean"]
     return mean

@@ -186,7 +186,7 @@ _JSON = {
     "verify": f"{_REPORT} preset prior mode notices verified",
     "decode": "file frames width height fps seconds notices problems",
     "inspect": "version header gops audio problems bytes where bits_per_pixel kbps",
-    "compare": "psnr_rgb_db ms_ssim vmaf temporal_error temporal_activity_ratio tof "
+    "compare": "psnr_rgb_db ms_ssim vmaf vmaf_neg temporal_error temporal_activity_ratio tof "
                "frames width height notes bytes bits_per_pixel kbps",
 }  # fmt: skip
 

@@ -91,6 +91,9 @@ def test_each_number_is_that_of_its_definition(
         "psnr_yuv_db": pytest.approx((6 * y + u + v) / 8),
         "ms_ssim": pytest.approx(by_definition.ms_ssim(ref, out), abs=2e-5),
         "vmaf": pytest.approx(by_definition.vmaf(ref, out, 24, tmp_path), abs=1e-3),
+        "vmaf_neg": pytest.approx(
+            by_definition.vmaf(ref, out, 24, tmp_path, "vmaf_v0.6.1neg"), abs=1e-3
+        ),
         "tof": pytest.approx(by_definition.tof(ref, out), rel=1e-6),
         "temporal_error": pytest.approx(error),
         "temporal_activity_ratio": pytest.approx(ratio),
@@ -100,7 +103,7 @@ def test_each_number_is_that_of_its_definition(
     assert flow == pytest.approx(by_definition.ewarp(ref, out), rel=1e-4)
     # No two are alike, or one could stand for another.
     numbers = sorted(n for n in found.values.values() if n is not None)
-    assert len(numbers) == 10 and min(np.diff(numbers)) > 1e-3
+    assert len(numbers) == 11 and min(np.diff(numbers)) > 1e-3
     assert list(found.not_computed) == BY_WEIGHTS
     assert found.not_computed["lpips_vgg"].startswith("LPIPS (vgg) needs vgg16-397923af.pth in")
     assert found.not_computed["ewarp"].startswith("RAFT needs raft_large")

@@ -20,6 +20,7 @@ from cli_runner import Run, frames
 import gvcc
 from gvcc import cli
 from gvcc.eval import ab, table6
+from gvcc.metrics import weights
 from gvcc.pictures import media, stillcodecs
 from gvcc.priors import diffusion
 from gvcc.records import Audio, Packet, Video
@@ -304,3 +305,8 @@ def test_types_are_read_as_written() -> None:
     assert types("null or list of number") == {"null", ("list", frozenset({"number"}))}
     assert types("object of string") == {("map", frozenset({"string"}))}
     assert types("object [gop](#gop) or null") == {("object", "gop"), "null"}
+
+
+def test_eval_weights(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "fetch", lambda _: dict(weights.EXPECTED))
+    check("eval weights", [printed("eval", "weights", "--json")])

@@ -108,6 +108,7 @@ _LABELS = {
     "psnr_rgb_db": "PSNR (RGB), dB",
     "ms_ssim": "MS-SSIM",
     "vmaf": "VMAF",
+    "vmaf_neg": "VMAF NEG",
     "temporal_error": "temporal error, grey levels",
     "temporal_activity_ratio": "temporal activity, decoded / original",
     "tof": "tOF, pixels",

