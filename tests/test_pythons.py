@@ -21,7 +21,9 @@ SUBSET = tuple(
     f"tests/test_{name}.py"
     for name in ("bitstream", "bitstream_rules", "entropy", "files", "gop", "rng")
 )
-NEEDED = ("numpy", "constriction", "scipy", "pytest", "pytest-timeout", "hypothesis")
+NEEDED = (
+    "numpy", "constriction", "platformdirs", "scipy", "pytest", "pytest-timeout", "hypothesis"
+)  # fmt: skip
 # Of Hypothesis' own profiles the one without deadlines.
 PYTEST = ("--noconftest", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *SUBSET)
 
