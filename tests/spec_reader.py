@@ -177,7 +177,7 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
         g = body.gop(h, place, more, parted)
         gops.append(g)
         if channels:
-            need(all(s[0] < 2 for s in g["stills"] if s), "a still's codec", "Unsupported")
+            need(all(s[0] < 3 for s in g["stills"] if s), "a still's codec", "Unsupported")
             frames, known = latent_frames(place, g["stills"], shared, strides[0])
             shared = place["last"] and frames - 1 in known
             coded = chunks if h["coder"] == "rcc" else atoms

@@ -110,7 +110,8 @@ def test_every_codec_comes_out_of_every_file(tmp_path, codec, muxer, rate, layou
             assert [n.kind for n in notices] == ["note"], suffix
             assert clip.audio.codec in notices[0].text and found in notices[0].text
             assert found == "flac" or found.startswith("pcm_")
-    assert set(media_out.takers(clip.audio)) == set(carried.split())
+    takers = {s for s in media_out.WITH_SOUND if media_out.takes(s, clip.audio)}
+    assert takers == set(carried.split())
 
 
 @pytest.mark.parametrize("codec, found", [("truehd", "flac"), ("mlp", "flac"), ("dca", "dts")])
@@ -281,7 +282,7 @@ def test_foreign_records_are_refused(tmp_path, change, suffix):
     with pytest.raises(MediaError, match="--no-audio"):
         media.write(clip_with(audio), tmp_path / f"a{suffix}")
     assert leftovers(tmp_path) == []
-    assert media_out.takers(audio) == []
+    assert not any(media_out.takes(s, audio) for s in media_out.WITH_SOUND)
 
 
 @pytest.mark.parametrize("codec", ["aac", "flac", "opus", "pcm_dvd", "wavpack", "wmav2", "amr_nb"])

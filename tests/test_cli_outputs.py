@@ -365,9 +365,12 @@ def test_a_folder_that_is_none_is_a_matter_of_usage(
         assert done.code == 2 and "does not exist" in done.err
 
 
-def test_a_folder_with_other_files_is_never_advised(run: Run, coded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "holiday.png", "0001.png"])
+def test_a_folder_with_other_files_is_never_advised(
+    run: Run, coded: Path, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "full").mkdir()
-    (tmp_path / "full/notes.txt").write_bytes(b"mine")
+    (tmp_path / "full" / name).write_bytes(b"mine")
     for more in ((), ("-y",)):
         done = run("decode", coded, "-o", f"{tmp_path}/full/", *more)
         assert done.code == 2 and "other files than numbered frames" in done.err

@@ -30,8 +30,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         more = {"classifier.0.weight": torch.zeros(1)}  # what else torchvision's files have
         torch.save({f"features.{k}": v for k, v in state.items()} | more, tmp_path / name)
     monkeypatch.setenv("GVCC_METRICS", str(tmp_path))
-    for cached in (perceptual._lpips, perceptual._dists):
-        cached.cache_clear()
+    perceptual.forget()
     return tmp_path
 
 

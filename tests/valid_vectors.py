@@ -160,6 +160,10 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "tiny", (34, 24, 32),
         dict(preset="free-gvc", alignment="blend", stop=11, gop=13, cut=16), {},
     ),
+    "vvc-sets": (
+        "i2v: a still in VVC with its parameter sets",
+        "tiny", (9, 48, 56), dict(mode="i2v", size=1500, gop=5, still_codec="vvc-sets"), {},
+    ),
     "settings": (
         "version 3: two settings of the prior, one of them no ASCII",
         "tiny-settings", (9, 24, 32), dict(size=280), {},

@@ -35,6 +35,7 @@ from gvcc.errors import ConfigError, GvccError, MediaError
 
 if TYPE_CHECKING:
     from gvcc.records import Clip
+    from gvcc.search.quality import Goal
 
 
 def _figures(size: int, clip: Clip) -> dict[str, Any]:
@@ -131,7 +132,6 @@ def encode(
     from gvcc.format import parser
     from gvcc.pictures import media, media_out, media_time
     from gvcc.search.config import EncodeConfig
-    from gvcc.search.quality import goal
 
     check_output(output, source, overwrite)
     place = files.target(output)
@@ -160,10 +160,13 @@ def encode(
     tell(clip.notices)
     if strict and any(notice.kind == "broken" for notice in clip.notices):
         raise MediaError(f"{source} is damaged, and --strict")
-    if clip.audio is not None and ".mp4" not in (takers := media_out.takers(clip.audio)):
+    if clip.audio is not None and not media_out.takes(".mp4", clip.audio):
+        takers = [s for s in (".mkv", ".mov") if media_out.takes(s, clip.audio)]
         way = f"decode to {' or '.join(takers)}, or it is" if takers else "decoding has it"
         say(f"note: .mp4 does not take {clip.audio.codec} audio: {way} re-encoded (FLAC or PCM, "
             "without loss)")  # fmt: skip
+    parameters = config.resolved(model.spec, clip.height)
+    goal = parameters.goal
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()
     with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
@@ -175,10 +178,10 @@ def encode(
             kept += part.data if place.straight and (verify or preset == "paper") else b""
             if part.pictures is not None:
                 q = part.quality
-                qualities.append(q if q is None or quality is None else goal(quality).shown(q))
+                qualities.append(q if q is None or goal is None else goal.shown(q))
                 promised.update(part.pictures.tobytes())
-    mode = config.resolved(model.spec, clip.height).mode
-    report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior, "mode": mode}
+    report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior}
+    report["mode"] = parameters.mode
     report |= _figures(total, clip)
     report["notices"] = [asdict(notice) for notice in clip.notices]
     report["seconds"] = round(time.monotonic() - begin, 2)
@@ -191,9 +194,9 @@ def encode(
     if asked is not None and total < 0.98 * asked and total < asked - 64:
         say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: it "
             "holds all that preset and prior have a use for")  # fmt: skip
-    if quality is not None:
+    if quality is not None and goal is not None:
         report["qualities"] = qualities
-        _tell_missed(quality, qualities)
+        _tell_missed(quality, goal, qualities)
     problem = ""
     if verify:
         try:
@@ -241,12 +244,9 @@ def _settings(prompt: str | None, guidance: float | None, more: list[str]) -> di
     return out
 
 
-def _tell_missed(asked: str, found: list[float | None]) -> None:
+def _tell_missed(asked: str, aim: Goal, found: list[float | None]) -> None:
     """Say which GOPs have not the quality asked for: the prior cannot do better, or worse. Those
     without one are nothing but stills."""
-    from gvcc.search.quality import goal
-
-    aim = goal(asked)
     wanted = aim.shown(aim.value)
     off = {i: q for i, q in enumerate(found) if q is not None and abs(q - wanted) > aim.tolerance}
     if off:

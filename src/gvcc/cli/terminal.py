@@ -141,9 +141,12 @@ def check_output(output: str, source: str | None, overwrite: bool, folder: bool 
             raise ConfigError(f"{output} is in the input's folder; choose another output")
     if target.path.is_dir() != folder:
         raise ConfigError(f"{output} exists and is {'not ' if folder else ''}a folder")
-    if not overwrite and not (folder and not any(target.path.iterdir())):
-        if folder and not all(p.suffix == ".png" for p in target.path.iterdir()):
+    if folder:
+        from gvcc.pictures import media_out
+
+        if media_out.holds_others(target.path):
             raise ConfigError(f"{output} holds other files than numbered frames; choose another")
+    if not overwrite and not (folder and not any(target.path.iterdir())):
         raise ConfigError(f"{output} exists; -y replaces it")
 
 

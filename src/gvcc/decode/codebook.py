@@ -334,7 +334,7 @@ class Gaussian(Codebook):
         sink.uniform(symbols & 1, 2)
 
     def read(self, m: int, reader: SymbolReader) -> Symbols:
-        if m > min(self.size, coders.MOST_OF_SUBSET):
+        if m > coders.row("gaussian").atoms_within(self.size):
             raise Corrupt(f"{m} atoms from a codebook of {self.size}")
         rank = reader.bits(entropy.subset_bits(self.size, m))
         if rank >= math.comb(self.size, m):

@@ -84,9 +84,19 @@ def _mean(
 def _folders() -> Iterator[Path]:
     if own := os.environ.get("GVCC_METRICS"):
         yield Path(own)
+    yield _hub()
+    yield folder()
+
+
+def _hub() -> Path:
+    """Where torch.hub keeps weights."""
     home = os.environ.get("TORCH_HOME")
-    yield (Path(home) if home else Path.home() / ".cache/torch") / "hub/checkpoints"
-    yield files.cache() / "metrics"
+    return (Path(home) if home else Path.home() / ".cache/torch") / "hub/checkpoints"
+
+
+def folder() -> Path:
+    """Where `gvcc eval weights` puts them."""
+    return files.cache() / "metrics"
 
 
 def forget() -> None:
@@ -117,8 +127,7 @@ def find_file(what: str, name: str, package: str = "", inside: str = "", how: st
     for place in places:
         if place.is_file():
             return place
-    where = list(_folders())[-2]  # torch.hub's
-    raise ConfigError(f"{what} needs {name} in $GVCC_METRICS or {where}{how}")
+    raise ConfigError(f"{what} needs {name} in $GVCC_METRICS or {_hub()}{how}")
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from gvcc import files
 from gvcc.errors import ConfigError
 from gvcc.metrics import perceptual
+from gvcc.metrics.perceptual import folder as folder
 
-FOLDER = "metrics"  # in the cache
 MANIFEST = "weights.json"  # hashes of the files beside it
 
 
@@ -55,11 +55,6 @@ MEMBERS = {  # inside the archives
 }
 # Of the pictures of `example`; cross-checked by hand against the packages lpips and DISTS-pytorch.
 EXPECTED = {"lpips_alex": 0.140473, "lpips_vgg": 0.460712, "dists": 0.255208}
-
-
-def folder() -> Path:
-    """Where the weights lie."""
-    return files.cache() / FOLDER
 
 
 def fetch(tell: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, float]:

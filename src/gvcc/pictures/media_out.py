@@ -75,9 +75,9 @@ def write(
     return notices
 
 
-def takers(audio: Audio) -> list[str]:
-    """The suffixes of files that hold the packets of `audio` as they are."""
-    return [suffix for suffix in WITH_SOUND if audio_out.takes(MUXERS[suffix], audio)]
+def takes(suffix: str, audio: Audio) -> bool:
+    """Whether a file of that suffix, of WITH_SOUND, holds the packets of `audio` as they are."""
+    return audio_out.takes(MUXERS[suffix], audio)
 
 
 @contextmanager
@@ -164,11 +164,15 @@ def _check_vacant(name: str, folder: bool, overwrite: bool) -> None:
         return
     if at.path.is_dir() != folder:
         raise ConfigError(f"{name}: exists and is {'not ' if folder else ''}a folder")
-    inside = [entry.name for entry in at.path.iterdir()] if folder else [name]
-    if folder and not all(re.fullmatch(r"[0-9]{5,}\.png", entry) for entry in inside):
+    if folder and holds_others(at.path):
         raise ConfigError(f"{name}: holds other files than numbered frames; not overwritten")
-    if inside and not overwrite:
+    if not overwrite and not (folder and not any(at.path.iterdir())):
         raise ConfigError(f"{name}: exists; allow overwriting or choose another name")
+
+
+def holds_others(folder: Path) -> bool:
+    """Whether there is anything in a folder but frames as `write` numbers them."""
+    return not all(re.fullmatch(r"[0-9]{5,}\.png", entry.name) for entry in folder.iterdir())
 
 
 def _write_stream(

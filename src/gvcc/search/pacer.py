@@ -185,9 +185,7 @@ class Pacer:
             return Allotment(0)
         if self.header.allocation == "uniform":
             # Beyond half a codebook a larger subset hardly steers better.
-            row = coders.row(self.header.coder)
-            half = self.header.codebook_size // 2 + 1 if row.most_size else 2**16
-            most = min(half, row.most_atoms)
+            most = coders.row(self.header.coder).atoms_within(self.header.codebook_size // 2 + 1)
             atoms = uniform_atoms(bits, self.stop, frames, self.cost, most, tail)
             return Allotment(self.stop, *atoms)
         return Allotment(self.stop, budget=Matched(self.predicted[i], bits, self.cost(1)))
