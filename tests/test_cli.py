@@ -309,6 +309,7 @@ _FLAGS = {
     },
     "eval ab": {"folder", "--out", "--pairs", "--rate", "--seed"},
     "eval ab-report": {"answers", "--key", "--json"},
+    "eval weights": {"--json"},
     "eval table6": {
         "--uvg", "--out", "--prior", "--rows", "--sequences", "--size", "--gops", "--true-colours",
         "--offload", "--device", "--json",

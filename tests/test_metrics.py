@@ -194,6 +194,9 @@ def test_compare_has_every_key(clip, blurred, tmp_path):
         "psnr_rgb_db": pytest.approx(by_definition.psnr(clip, blurred)),
         "ms_ssim": pytest.approx(by_definition.ms_ssim(clip, blurred), abs=2e-5),
         "vmaf": pytest.approx(by_definition.vmaf(clip, blurred, FPS, tmp_path), abs=1e-3),
+        "vmaf_neg": pytest.approx(
+            by_definition.vmaf(clip, blurred, FPS, tmp_path, "vmaf_v0.6.1neg"), abs=1e-3
+        ),
         "temporal_error": pytest.approx(error),
         "temporal_activity_ratio": pytest.approx(ratio),
         "tof": pytest.approx(by_definition.tof(clip, blurred), rel=1e-6),
@@ -212,12 +215,13 @@ def test_compare_says_what_is_missing_and_why():
     assert [key for key, value in report.items() if value is None] == [
         "ms_ssim",
         "vmaf",
+        "vmaf_neg",
         "temporal_error",
         "temporal_activity_ratio",
         "tof",
     ]
     assert len(report["notes"]) == 3
-    assert "12x8" in report["notes"][0]
+    assert "12x8" in report["notes"][0] and report["notes"][1].startswith("vmaf, vmaf_neg: ")
 
 
 def test_compare_without_the_optional_packages(clip, monkeypatch):

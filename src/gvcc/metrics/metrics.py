@@ -286,7 +286,7 @@ def compare(ref: Frames, out: Frames, fps: float | Fraction) -> dict[str, Any]:
         return score
 
     structure = attempt("ms_ssim", _MS_SSIM_MIN_SIDE, lambda: ms_ssim(ref, out))
-    fused = attempt("vmaf", _VMAF_MIN_SIDE, lambda: vmafs(ref, out, fps))
+    fused = attempt("vmaf, vmaf_neg", _VMAF_MIN_SIDE, lambda: vmafs(ref, out, fps))
     steady = temporal(ref, out)
     motion = None
     if steady is None:
