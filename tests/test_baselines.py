@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvcc.errors import MediaError
+from gvcc.errors import ConfigError, MediaError
 from gvcc.eval import baselines
 from gvcc.eval.baselines import BASELINES, MOST, NEAR, Baseline, Coded, ffmpeg, guess, nearest
+from gvcc.eval.clips import demo_clip
+from gvcc.metrics import metrics
 
 TARGETS = (700.0, 2800.0)  # bytes
 FPS = Fraction(25)
@@ -305,3 +307,58 @@ def test_a_search_without_end_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = Coded(BASELINES["vp9"], np.zeros((2, 8, 8, 3), np.uint8), FPS)
     monkeypatch.setattr(baselines, "ffmpeg", lambda *_, **__: b"x")
     assert empty.at(350)[1] == b"x" and set(empty.sizes.values()) == {1}
+
+
+# -- names ------------------------------------------------------------------------------------
+
+
+def test_names_say_preset_size_and_sharpening() -> None:
+    assert baselines.find("x265") == BASELINES["x265"]
+    found = baselines.find("x265:medium@half+unsharp")
+    assert found is not None and (found.shrink, found.sharpen) == (2, True)
+    assert "-preset medium " in found.command and "scale=2*ceil(iw/4):2*ceil(ih/4)" in found.command
+    assert found.shown(95, 63).startswith("unsharp=5:5:0.3:5:5:0,scale=95:63:")
+    assert "lanczos" in found.command and "lanczos" in found.shown(95, 63)
+    for name in ("x266", "x265@third", "x265+sharp", "+unsharp", "", "x265@half@half"):
+        assert baselines.find(name) is None
+    with pytest.raises(ConfigError, match="presets of svt-av1 are 0, 1, 2"):
+        baselines.find("svt-av1:14")
+    names = [*baselines.families()]
+    assert "svt-av1+unsharp" in names and all(map(baselines.find, names))
+
+
+@pytest.mark.parametrize("name", [*BASELINES])
+def test_every_encoder_takes_its_presets(name: str, frames: np.ndarray) -> None:
+    """The fastest; slower ones are of the same list, by the encoder's own names."""
+    fast = baselines.find(f"{name}:{BASELINES[name].presets[-1]}")
+    assert fast is not None
+    given = baselines.fields(frames, FPS) | {"quality": fast.unit * fast.start}
+    stream = ffmpeg(fast.command, frames.tobytes(), **given)
+    assert Coded(fast, frames, FPS).decoded(stream).shape == frames.shape
+
+
+@pytest.mark.parametrize(("size", "n"), [("half", 2), ("quarter", 4)])
+def test_a_part_of_the_size_is_enlarged_again(size: str, n: int, frames: np.ndarray) -> None:
+    odd = np.ascontiguousarray(frames[:3, :63, :95])
+    codec = baselines.find(f"x264@{size}")
+    assert codec is not None
+    stream = ffmpeg(codec.command, odd.tobytes(), **baselines.fields(odd, FPS), quality=5)
+    width, height = (2 * -(-side // (2 * n)) for side in (95, 63))
+    raw = ffmpeg("-f h264 -i - -pix_fmt gray -fps_mode passthrough -f rawvideo -", stream)
+    assert len(raw) == 3 * width * height
+    shown = Coded(codec, odd, FPS).decoded(stream)
+    smooth = np.stack([[np.full(3, c.mean()) for c in row] for row in odd.reshape(-1, 63 * 95, 3)])
+    error = np.square(shown.astype(float) - odd).mean()
+    assert shown.shape == odd.shape and error < np.square(smooth.mean() - odd.astype(float)).mean()
+
+
+def test_sharpening_lifts_vmaf_and_neither_neg_nor_psnr() -> None:
+    """Why `svt-av1+unsharp` is there: a gain in VMAF that the control has too is none."""
+    clip, fps = demo_clip(9, 160, 240), Fraction(25)
+    plain, control = (baselines.find(f"svt-av1:9{s}") for s in ("", "+unsharp"))
+    assert plain is not None and control is not None and plain.command == control.command
+    stream = ffmpeg(plain.command, clip.tobytes(), **baselines.fields(clip, fps), quality=40)
+    shown = [Coded(c, clip, fps).decoded(stream) for c in (plain, control)]
+    (vmaf, neg), (higher, neg_too) = (metrics.vmafs(clip, s, fps) or (0, 0) for s in shown)
+    assert higher > vmaf + 1.5 and neg_too < neg + 1
+    assert metrics.psnr(clip, shown[1]) < metrics.psnr(clip, shown[0])

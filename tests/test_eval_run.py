@@ -164,13 +164,17 @@ def test_what_a_cell_depends_on_is_in_its_name(clips: Path) -> None:
     source = Source("one", str(clips / "one.mkv"), 9)
     job = Job(GAUSS, source, (0.2,), METRICS)
     other = [
-        Job("vp9", source, (0.2,), METRICS), Job(GAUSS, source, (0.2,), METRICS[:1]),
+        Job("vp9", source, (0.2,), METRICS), Job("vp9:1", source, (0.2,), METRICS),
         Job(GAUSS, Source("one", source.path, 5), (0.2,), METRICS),
         Job(GAUSS, Source("one", source.path, 9, 32), (0.2,), METRICS),
         Job(GAUSS, Source("one", str(clips / "two.mkv"), 9), (0.2,), METRICS),
     ]  # fmt: skip
     keys = [job.key(0.2), job.key(0.3), *(j.key(0.2) for j in other)]
     assert len(set(keys)) == len(keys)
+    # Not what is measured: for that, nothing need be encoded again.
+    assert Job(GAUSS, source, (0.2,), METRICS[:1], stride=2).key(0.2) == job.key(0.2)
+    assert dataclasses.replace(job, stride=2).measuring != job.measuring
+    job = dataclasses.replace(job, finished=(cells.Finished(0.2, {"a": 1}, b"x", ("tof",)),))
     assert Job.of(json.loads(json.dumps(job.as_dict()))) == job
     raw = Source("r", "r.yuv", 9, None, (16, 16, "yuv420p", "25"))
     assert Job.of(json.loads(json.dumps(Job("vp9", raw, (1.0,), ()).as_dict()))).source == raw
@@ -258,6 +262,8 @@ def test_fid_is_of_all_clips_together(
     ("codecs", "more", "says"),
     [
         (("x266",), {}, "unknown codec 'x266'.*did you mean 'x265'"),
+        (("x265@third",), {}, "unknown codec 'x265@third'"),
+        (("x265:fastest",), {}, "presets of x265 are placebo, veryslow"),
         (("gvcc:papr",), {}, "unknown preset 'papr'.*did you mean 'paper'"),
         (("gvcc:default+prior=nana",), {}, "unknown prior"),
         (("gvcc:default+x=1",), {}, "'x=1' is none of"),

@@ -3,7 +3,8 @@
     gvcc eval ../shared/data/eval/*.mp4 --preset quick --out report
     python bench/anchors/eval_results.py report quick
 
-Some of its plots go beside it. Profiles of single frames and the clips stay in the report's folder.
+Some of its plots and, for the set "256", its contact sheets go beside it. Profiles of single frames
+and the clips stay in the report's folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from PIL import Image
 
 from bench.common import RESULTS
 
@@ -28,13 +31,16 @@ if __name__ == "__main__":
     for path in sorted((args.folder / "results").glob("*.json")):
         result = json.loads(path.read_text())
         for cell in result["cells"]:
-            for name in ("profile", "video", "stream", "weights", "size_rule"):
+            for name in ("profile", "video", "stream", "weights", "size_rule", "measuring"):
                 cell.pop(name, None)
         codecs.append(result)
     out = {"setup": setup, "bd": json.loads((args.folder / "bd.json").read_text()),
            "codecs": codecs}  # fmt: skip
     (RESULTS / f"anchors/eval_{args.name}.json").write_text(json.dumps(out, indent=1) + "\n")
-    for metric in ("psnr_rgb_db", "vmaf", "tof"):
+    for metric in ("psnr_rgb_db", "vmaf", "vmaf_neg", "lpips_alex", "dists", "tof"):
         shutil.copy(
             args.folder / f"plots/{metric}.png", RESULTS / f"anchors/eval_{args.name}_{metric}.png"
         )
+    for sheet in (args.folder / "contact").glob("*.png") if args.name == "256" else ():
+        out_path = RESULTS / f"anchors/contact_{args.name}_{sheet.stem}.jpg"
+        Image.open(sheet).save(out_path, quality=88, subsampling=0)

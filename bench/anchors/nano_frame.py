@@ -34,7 +34,8 @@ if __name__ == "__main__":
         (row,) = (r for r in rows if (r["codec"], r["clip"], r["target_bpp"]) == (name, CLIP, BPP))
         anchor, given = CODECS[name], fields(video.frames, video.fps) | {"quality": row["quality"]}
         stream = ffmpeg(anchor.command, video.frames.tobytes(), **given)
-        back = rgb(video, ffmpeg(DECODE, stream, form=anchor.form, crop="null"))
+        back = rgb(video, ffmpeg(DECODE, stream, form=anchor.form,
+                    filters=anchor.shown(*video.frames.shape[2:0:-1])))  # fmt: skip
         tiles.append((f"{name}, {len(stream)} bytes", back[-1]))
     h, w, _ = video.frames[-1].shape
     sheet = Image.new("RGB", (3 * w, 2 * (h + 14)), "white")

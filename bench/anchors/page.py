@@ -18,7 +18,10 @@ from gvcc.eval.table6 import ROWS
 TITLE = "Beside the classical codecs"
 ANCHOR = "x265"
 METRICS = (("psnr_rgb_db", "PSNR (RGB), dB"), ("ms_ssim", "MS-SSIM"), ("vmaf", "VMAF"),
-           ("tof", "tOF"), ("temporal_error", "temporal error"))  # fmt: skip
+           ("vmaf_neg", "VMAF NEG"), ("lpips_alex", "LPIPS alex"), ("lpips_vgg", "LPIPS vgg"),
+           ("dists", "DISTS"), ("tof", "tOF"), ("temporal_error", "temporal error"))  # fmt: skip
+_SHORT = [(m, label) for m, label in METRICS if m in (
+    "psnr_rgb_db", "vmaf", "vmaf_neg", "lpips_alex", "dists")]  # fmt: skip
 SETS = {"quick": "176 lines", "256": "256 lines", "480": "480 lines"}
 
 
@@ -33,6 +36,13 @@ def _split(d: dict[str, Any]) -> tuple[list[str], list[str]]:
     return [n for n in names if n.startswith("gvcc:")], [n for n in names if n[:5] != "gvcc:"]
 
 
+def _measured(d: dict[str, Any]) -> list[tuple[str, str]]:
+    """The metrics that every cell of a set has."""
+    cells = [x for c in d["setup"]["codecs"] for x in _ok(d, c)]
+    return [(m, label) for m, label in METRICS
+            if all(x["metrics"].get(m) is not None for x in cells)]  # fmt: skip
+
+
 def _rows(d: dict[str, Any]) -> list[list[Any]]:
     rows = []
     for codec in d["setup"]["codecs"]:
@@ -40,7 +50,7 @@ def _rows(d: dict[str, Any]) -> list[list[Any]]:
             cells = [x for x in _ok(d, codec) if x["rate"] == rate]
             if not cells:
                 continue
-            means = [float(np.mean([x["metrics"][m] for x in cells])) for m, _ in METRICS]
+            means = [float(np.mean([x["metrics"][m] for x in cells])) for m, _ in _measured(d)]
             size = float(np.mean([x["bits_per_pixel"] for x in cells]))
             rows.append([codec, f"{rate:g}", f"{size:.4f}", *means])
     return rows
@@ -49,7 +59,9 @@ def _rows(d: dict[str, Any]) -> list[list[Any]]:
 def _standing(d: dict[str, Any]) -> str:
     """BD-rates over the anchor, with intervals."""
     lines = []
-    for metric, label in METRICS[:3]:
+    for metric, label in _measured(d):
+        if metric not in d["bd"]:
+            continue
         names, m = d["bd"][metric]["codecs"], d["bd"][metric]["pchip"]
         at = names.index(ANCHOR)
         for i, codec in enumerate(names):
@@ -96,7 +108,7 @@ def _compared(d: dict[str, Any], metric: str) -> tuple[int, int, list[str]]:
 
 def _plainly(d: dict[str, Any]) -> str:
     lines = []
-    for metric, label in METRICS:
+    for metric, label in _measured(d):
         won, of, where = _compared(d, metric)
         lines.append(f"- {label}: gvcc wins **{won} of {of}**{'; '.join(['', *where])}.")
     return "\n".join(lines)
@@ -132,12 +144,16 @@ def section(name: str, d: dict[str, Any]) -> str:
     )
     plots = [f"![{label}](eval_{name}_{m}.png)" for m, label in METRICS
              if (RESULTS / f"anchors/eval_{name}_{m}.png").exists()]  # fmt: skip
+    sheets = [f"\n[{p.stem.rpartition('_')[2]}: the same crop by every codec]({p.name})"
+              for p in sorted((RESULTS / "anchors").glob(f"contact_{name}_*.jpg"))]  # fmt: skip
+    stride = s.get("stride", 1)
+    some = f"LPIPS and DISTS of one frame in {stride}. " * (stride > 1)
     return "\n\n".join([
         f"## {SETS[name]}",
         f"`gvcc eval` on the {len(s['clips'])} evaluation clips, {s['frames']} frames each, scaled "
         f"to {s['height']} px height{enlarged}, prior nano; sizes of real files, the others' at "
         f"the quality whose size is nearest to the target (bench/anchors/eval_results.py). "
-        f"{smaller}More than {NEAR:.0%} above the target, as no lower quality is there or "
+        f"{some}{smaller}More than {NEAR:.0%} above the target, as no lower quality is there or "
         f"none nearer: {', '.join(above) or 'none'}.",
         "Is gvcc better at the size of its own file? The other codec's curve is a straight line "
         "between its points over the logarithm of the size; where it does not reach our size, "
@@ -146,8 +162,8 @@ def section(name: str, d: dict[str, Any]) -> str:
         f"PSNR gained by each doubling of the rate, in the mean: {_slopes(d)}.",
         "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
         _standing(d), "Means over the clips:",
-        table(["codec", "asked", "bits/pixel", *(label for _, label in METRICS)], _rows(d)),
-        "\n".join(plots),
+        table(["codec", "asked", "bits/pixel", *(label for _, label in _measured(d))], _rows(d)),
+        "\n".join([*plots, *sheets]),
     ])  # fmt: skip
 
 
@@ -166,7 +182,8 @@ def standing() -> str:
     sets = _sets()
     shares, ahead = list[str](), 0
     for metric, label in METRICS:
-        found = [_compared(d, metric)[:2] for d in sets.values()]
+        found = [_compared(d, metric)[:2] for d in sets.values()
+                 if (metric, label) in _measured(d)]  # fmt: skip
         won, of = (sum(n) for n in zip(*found, strict=True))
         ahead += 2 * won > of
         shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
@@ -197,14 +214,15 @@ def _rates(sets: dict[str, dict[str, Any]]) -> str:
     for name, d in sets.items():
         for codec in (c for c in d["setup"]["codecs"] if c != ANCHOR):
             row = []
-            for metric, _ in METRICS[:3]:
+            for metric, _ in _SHORT:
+                if metric not in d["bd"]:
+                    row.append("not measured")
+                    continue
                 names, m = d["bd"][metric]["codecs"], d["bd"][metric]["pchip"]
                 percent = m["rate_percent"][names.index(codec)][names.index(ANCHOR)]
                 row.append("-" if percent is None else f"{percent:+.0f}")
             lines.append([SETS[name], codec, *row])
-    return table(
-        ["pictures of", "codec", *(f"at equal {label}" for _, label in METRICS[:3])], lines
-    )
+    return table(["pictures of", "codec", *(f"at equal {label}" for _, label in _SHORT)], lines)
 
 
 def decided() -> str:

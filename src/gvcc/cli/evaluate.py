@@ -48,13 +48,16 @@ def run(
     preset: Annotated[str, _what(help="quick (minutes a clip) or full; what is said besides "
         "counts more.")] = "quick",
     codecs: Annotated[str | None, _what(metavar="NAME,...", help="gvcc:PRESET[+name=value...] "
-        "(mode, prior, gop, M ...), x264, x265, svt-av1, vvc, vp9, or an adapter's name.")] = None,
+        "(mode, prior, gop, M ...), x264, x265, svt-av1, vvc, vp9 (also x265:medium, x265@half, "
+        "x265@quarter, svt-av1+unsharp), or an adapter's name.")] = None,
     rates: Annotated[str | None, _what(metavar="BPP,...", help="Bits per pixel.")] = None,
     frames: Frames = None,
     height: Annotated[int | None, _what(min=16, help="Scale the clips to so many lines.")] = None,
     own_size: Annotated[bool, _what("--own-size", help="Leave the clips as large as they are.")]
     = False,
     metrics: Annotated[str | None, _what(metavar="NAME,...", help="Only these metrics.")] = None,
+    stride: Annotated[int | None, _what(min=1, metavar="N", help="LPIPS and DISTS on every Nth "
+        "frame only.")] = None,
     dataset: Annotated[str | None, _what(help="uvg, mcl-jcv, hevc-b ... hevc-e, in place of "
         "clips.")] = None,
     data: Annotated[Path | None, _what(help="The data set's folder.")] = None,
@@ -88,7 +91,7 @@ def run(
         folder, name, tuple(codecs.split(",")) if codecs else usual.codecs, tuple(sources),
         _numbers(rates) if rates else usual.rates,
         tuple(metrics.split(",")) if metrics else usual.metrics, device,
-        None if adapters is None else str(adapters),
+        None if adapters is None else str(adapters), stride or usual.stride,
     )  # fmt: skip
     plan.check()
     try:

@@ -3,15 +3,20 @@
 Slow presets, tuned for PSNR, 10 bit, one closed GOP with its only keyframe first. A file of a given
 size is the one whose size is nearest in ratio, of those that a search over the quality settings
 comes by (encoders are not quite monotone).
+
+A name is CODEC[:PRESET][@half|@quarter][+unsharp]: at another preset of the encoder, coded at a
+part of the size (Lanczos down and up again, as users do where a codec cannot go low enough), and
+sharpened after decoding: the control for metrics that sharpening fools.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -31,13 +36,16 @@ RAW_RGB = "-f rawvideo -pix_fmt rgb24 -video_size {width}x{height} -framerate {f
 FORMAT = "yuv420p10le"
 # Most encoders refuse odd sizes: the last column and row are doubled, and cut off again.
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,fillborders=right={odd_width}:bottom={odd_height}:mode=smear"
-TO_YUV = (
-    f"-vf {EVEN},scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS},"
-    f"format={FORMAT}"
-)
-TO_RGB = f"-vf scale=in_range=limited:out_range=full:in_color_matrix=bt709:{FLAGS},format=rgb24"
+_INTO = f"in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS},format={FORMAT}"
+_OUT_OF = f"in_range=limited:out_range=full:in_color_matrix=bt709:{FLAGS},format=rgb24"
+TO_YUV = f"-vf {EVEN},scale={_INTO}"
+TO_RGB = f"-vf scale={_OUT_OF}"
 # passthrough: the clocks that ffmpeg makes up for a raw stream must not drop or double frames.
-DECODE = f"-f {{form}} -i - -fps_mode passthrough {TO_RGB},{{crop}} -f rawvideo -"
+DECODE = "-f {form} -i - -fps_mode passthrough -vf {filters} -f rawvideo -"
+SIZES = {"half": 2, "quarter": 4}
+# Of luma alone, by ffmpeg's filter of 5x5 pixels. On SVT-AV1 it raises VMAF, and neither NEG nor
+# PSNR (tests/test_baselines.py).
+UNSHARP = "unsharp=5:5:0.3:5:5:0"
 CONVERTED = f"-f rawvideo -pix_fmt {FORMAT} -video_size {{width}}x{{height}} -i -"
 SIZE_RULE = (
     "bytes of the elementary stream (H.264, HEVC and VVC Annex B with start codes, AV1 "
@@ -52,63 +60,111 @@ class Baseline:
     """An encoder of ffmpeg; its quality is `unit` times an integer index, larger for fewer bits.
 
     `container` is what ffmpeg's stream has besides the codec's own bytes: (in all, per frame).
+    Pictures are coded at 1/`shrink` of each side, and sharpened after decoding if `sharpen`.
     """
 
     form: str  # ffmpeg's name of the elementary stream
     options: str
+    preset: str
+    presets: tuple[str, ...]  # from slow to fast
     best: int
     worst: int
     start: int  # about right for a low rate
     slope: float  # log2 of the size per index, roughly
     unit: float = 1
     container: tuple[int, int] = (0, 0)
+    shrink: int = 1
+    sharpen: bool = False
 
     @property
     def command(self) -> str:
-        return f"{RAW_RGB} {TO_YUV} {self.options} -f {self.form} -"
+        options = self.options.replace("{preset}", self.preset)
+        n = 2 * self.shrink
+        to_yuv = TO_YUV if n == 2 else f"-vf scale=2*ceil(iw/{n}):2*ceil(ih/{n}):{_INTO}"
+        return f"{RAW_RGB} {to_yuv} {options} -f {self.form} -"
+
+    def shown(self, width: int, height: int) -> str:
+        """The filters that make pictures of so many pixels of what is decoded."""
+        sharpen = f"{UNSHARP}," * self.sharpen
+        if self.shrink > 1:
+            return f"{sharpen}scale={width}:{height}:{_OUT_OF}"
+        return f"{sharpen}scale={_OUT_OF},crop={width}:{height}:0:0:exact=1"
 
     def size(self, stream: bytes, frames: int) -> int:
         """Bytes that count, see SIZE_RULE."""
         return len(stream) - self.container[0] - frames * self.container[1]
 
 
+_X26 = ("placebo", "veryslow", "slower", "slow", "medium", "fast", "faster", "veryfast",
+        "superfast", "ultrafast")  # fmt: skip
+
+
+def _digits(last: int) -> tuple[str, ...]:
+    return tuple(map(str, range(last + 1)))
+
+
+_NAME = re.compile(
+    r"(?P<codec>[a-z0-9-]+)(:(?P<preset>\w+))?(@(?P<size>half|quarter))?(?P<unsharp>\+unsharp)?"
+)
 BASELINES = {
     # The encoder writes its settings into the stream, 700 bytes of SEI: taken out.
     "x264": Baseline(
         "h264",
-        "-c:v libx264 -preset veryslow -tune psnr -crf {quality} -g 1024 -threads 1"
+        "-c:v libx264 -preset {preset} -tune psnr -crf {quality} -g 1024 -threads 1"
         " -x264-params scenecut=0:open-gop=0 -bsf:v filter_units=remove_types=6",
-        *(1, 51, 38, 0.17),
+        "veryslow", _X26, *(1, 51, 38, 0.17),
     ),
     # Above CRF 48 the QP of every frame ends at 51: worse pictures, hardly smaller files.
     "x265": Baseline(
         "hevc",
-        "-c:v libx265 -preset veryslow -tune psnr -crf {quality} -g 1024 -threads 1"
+        "-c:v libx265 -preset {preset} -tune psnr -crf {quality} -g 1024 -threads 1"
         " -x265-params info=0:scenecut=0:open-gop=0:pools=2",
-        *(1, 48, 40, 0.16),
+        "veryslow", _X26, *(1, 48, 40, 0.16),
     ),
     # The encoder takes CRF up to 70 in quarters; ffmpeg's own -crf whole numbers up to 63.
     "svt-av1": Baseline(
         "obu",
-        "-c:v libsvtav1 -preset 2 -g 1024 -svtav1-params crf={quality}:tune=1:lp=2",
-        *(4, 280, 244, 0.05, 0.25),
+        "-c:v libsvtav1 -preset {preset} -g 1024 -svtav1-params crf={quality}:tune=1:lp=2",
+        "2", _digits(13), *(4, 280, 244, 0.05, 0.25),
     ),
     # -g does nothing here. Without poc0idr the keyframe is frame 31 and the rest leads to it;
     # without qpa=0 the QP follows the eye instead of PSNR. At QP 1 the encoder ends with an error.
     "vvc": Baseline(
         "vvc",
-        "-c:v libvvenc -preset slow -qp {quality} -qpa 0 -period 1000 -threads 2"
+        "-c:v libvvenc -preset {preset} -qp {quality} -qpa 0 -period 1000 -threads 2"
         " -vvenc-params accessunitdelimiter=0:poc0idr=1",
-        *(2, 63, 42, 0.2),
+        "slow", ("slower", "slow", "medium", "fast", "faster"), *(2, 63, 42, 0.2),
     ),
     "vp9": Baseline(
         "ivf",
-        "-c:v libvpx-vp9 -b:v 0 -crf {quality} -deadline good -cpu-used 0 -g 1024"
+        "-c:v libvpx-vp9 -b:v 0 -crf {quality} -deadline good -cpu-used {preset} -g 1024"
         " -auto-alt-ref 1 -lag-in-frames 25 -row-mt 0 -threads 2",
-        *(1, 63, 50, 0.09),
+        "0", _digits(8), *(1, 63, 50, 0.09),
         container=(32, 12),
     ),
 }  # fmt: skip
+
+
+def find(name: str) -> Baseline | None:
+    """The encoder that a name (see above) stands for; None if it is none of them, ConfigError for a
+    preset that the encoder does not have."""
+    parts = _NAME.fullmatch(name)
+    if parts is None or parts["codec"] not in BASELINES:
+        return None
+    codec = BASELINES[parts["codec"]]
+    preset = parts["preset"] or codec.preset
+    if preset not in codec.presets:
+        raise ConfigError(f"{name!r}: presets of {parts['codec']} are {', '.join(codec.presets)}")
+    return replace(codec, preset=preset, shrink=SIZES.get(parts["size"], 1),
+                   sharpen=parts["unsharp"] is not None)  # fmt: skip
+
+
+def families() -> Iterator[str]:
+    """Names to suggest."""
+    for name in BASELINES:
+        yield name
+        yield from (f"{name}@{size}" for size in SIZES)
+        yield f"{name}+unsharp"
 
 
 def executable() -> str:
@@ -244,11 +300,11 @@ class Coded:
         return Encoded(self.sizes[q], about, lambda: self.decoded(stream), self.seconds[q], stream,
                        f".{self.codec.form}")  # fmt: skip
 
-    def decoded(self, stream: bytes) -> Pictures:
-        """The pictures in a stream; MediaError if they are not as many as went in."""
+    def decoded(self, stream: bytes, quality: float | None = None) -> Pictures:
+        """The pictures in a stream; MediaError if they are not as many as went in. (`quality` is
+        for decoders that must be told.)"""
         _, h, w, _ = self.frames.shape
-        crop = f"crop={w}:{h}:0:0:exact=1"
-        raw = ffmpeg(DECODE, stream, form=self.codec.form, crop=crop)
+        raw = ffmpeg(DECODE, stream, form=self.codec.form, filters=self.codec.shown(w, h))
         if len(raw) != self.frames.size:
             each = self.frames[0].size
             raise MediaError(f"{len(raw) / each:g} frames came out, {len(self.frames)} went in")

@@ -1,7 +1,8 @@
 """What one codec makes of one clip at some rates: the unit of work of an evaluation.
 
 A cell is a codec, a clip and a rate. It is encoded, decoded from the file alone, and measured; what
-comes of it is a dictionary ready for JSON. A cell that fails is a cell with its message.
+comes of it is a dictionary ready for JSON. A cell that fails is a cell with its message. One whose
+file is kept is decoded and measured again without being encoded, where other metrics are asked for.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from gvcc import codec, priors
 from gvcc.errors import ConfigError, GvccError, unknown
 from gvcc.eval import baselines, every, external, identity
-from gvcc.eval.baselines import BASELINES, Coded, Encoded
+from gvcc.eval.baselines import Coded, Encoded
 from gvcc.format import parser
 from gvcc.pictures import media
 from gvcc.priors import devices
@@ -70,8 +71,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A cell that was measured before, its file (`stream`), and the metrics it lacks."""
+
+    rate: float
+    cell: dict[str, Any]
+    stream: bytes
+    lacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Job:
-    """A codec on a clip, at rates in bits per pixel that are still to be measured."""
+    """A codec on a clip, at rates in bits per pixel that are still to be measured. `metrics`: none
+    for all. LPIPS and DISTS are measured on every `stride`-th frame. `finished` are cells of
+    these rates that need not be encoded again."""
 
     codec: str
     source: Source
@@ -79,12 +92,35 @@ class Job:
     metrics: tuple[str, ...]
     device: str = "cpu"
     adapters: str | None = None
+    stride: int = 1
+    finished: tuple[Finished, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The metrics asked for."""
+        return self.metrics or (*every.NAMES, *every.SET_NAMES)
 
     def key(self, rate: float) -> str:
-        """The name of a cell's file: it changes with everything that its result depends on."""
+        """The name of a cell's file: it changes with everything that the coded file and the
+        pictures depend on."""
         return identity.digest([
-            self.codec, self.source.identity, rate, sorted(set(self.metrics)), _measuring(),
-            self._coding(),
+            self.codec, self.source.identity, rate, self._reading(), self._coding(),
+        ])  # fmt: skip
+
+    def _reading(self) -> list[Any]:
+        return [
+            identity.code("gvcc.pictures.media", alone=("gvcc.eval.cells",)),
+            identity.libraries("torch", "numpy", "av", "pillow"),
+            baselines.build(),
+        ]
+
+    @property
+    def measuring(self) -> str:
+        """What the numbers depend on besides the file. (Where weights of a metric were missing, the
+        cell itself knows.)"""
+        return identity.digest([
+            identity.code("gvcc.eval.every"),
+            identity.libraries("pytorch-msssim", "opencv-python-headless"), self.stride,
         ])  # fmt: skip
 
     def _coding(self) -> list[Any]:
@@ -92,35 +128,30 @@ class Job:
         if self.codec.startswith("gvcc:"):
             prior = config(self.codec).prior
             return [identity.codec(prior), identity.weights(prior)]
-        if self.codec in BASELINES:
-            return [BASELINES[self.codec].command, identity.code("gvcc.eval.baselines")]
+        if codec := baselines.find(self.codec):
+            return [codec.command, codec.shown(0, 0), identity.code("gvcc.eval.baselines")]
         adapter = external.load(self.adapters or "")[self.codec]
         files = identity.programs(adapter.encode, adapter.decode)
         return [dataclasses.asdict(adapter), files, identity.code("gvcc.eval.external")]
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """For JSON."""
+        finished = [vars(f) | {"stream": f.stream.hex()} for f in self.finished]
+        return dataclasses.asdict(self) | {"finished": finished}
 
     @staticmethod
     def of(fields: dict[str, Any]) -> Job:
         """The inverse of `as_dict`, also after JSON."""
         source = dict(fields["source"])
         source["raw"] = None if source["raw"] is None else tuple(source["raw"])
+        finished = tuple(
+            Finished(**f | {"stream": bytes.fromhex(f["stream"]), "lacks": tuple(f["lacks"])})
+            for f in fields["finished"]
+        )
         return Job(**fields | {
             "source": Source(**source), "rates": tuple(fields["rates"]),
-            "metrics": tuple(fields["metrics"]),
+            "metrics": tuple(fields["metrics"]), "finished": finished,
         })  # fmt: skip
-
-
-def _measuring() -> list[Any]:
-    """What reads the clips and makes the numbers. (Where weights of a metric were missing, the cell
-    itself knows.)"""
-    return [
-        identity.code("gvcc.pictures.media", "gvcc.eval.every", alone=("gvcc.eval.cells",)),
-        identity.libraries("torch", "numpy", "av", "pillow", "pytorch-msssim",
-                           "opencv-python-headless"),
-        baselines.build(),  # it measures VMAF, too
-    ]  # fmt: skip
 
 
 def config(text: str) -> EncodeConfig:
@@ -152,10 +183,10 @@ def check(text: str, adapters: str | None) -> None:
         asked = config(text)
         if asked.prior.partition(":")[0] not in priors.NAMES:
             raise unknown("prior", asked.prior, priors.NAMES)
-    elif text not in BASELINES:
+    elif baselines.find(text) is None:
         names = external.load(adapters) if adapters else {}
         if text not in names:
-            raise unknown("codec", text, ["gvcc:PRESET", *BASELINES, *names])
+            raise unknown("codec", text, ["gvcc:PRESET", *baselines.families(), *names])
 
 
 def command(job: Job) -> str:
@@ -169,8 +200,9 @@ def command(job: Job) -> str:
         target = [] if "M" in given else ["--bpp RATE"]
         words += [f"--frames {job.source.frames}"] if job.source.frames else []
         return " ".join(["gvcc encode CLIP -o FILE --no-audio --preset", preset, *words, *target])
-    if job.codec in BASELINES:
-        return f"ffmpeg -v error {BASELINES[job.codec].command}"
+    if found := baselines.find(job.codec):
+        back = f"; decoded: -vf {found.shown(0, 0)}" if found.shrink > 1 or found.sharpen else ""
+        return f"ffmpeg -v error {found.command}{back}".replace("scale=0:0", "scale=WIDTH:HEIGHT")
     adapter = external.load(job.adapters or "")[job.codec]
     return f"{adapter.encode}; {adapter.decode}"
 
@@ -203,11 +235,13 @@ def run(job: Job, tell: Tell = lambda _: None) -> Iterator[Made]:
         for rate in job.rates:
             yield _failed(job, rate, e)
         return
+    finished = {f.rate: f for f in job.finished}
     for rate in job.rates:
         tell(f"{job.codec} {job.source.name} {rate:g}")
         try:
             coder = coder or _coder(job, video)
-            yield _measured(job, rate, video, coder)
+            again = _again(job, video, coder, finished[rate]) if rate in finished else None
+            yield again or _measured(job, rate, video, coder)
         except Exception as e:  # whatever a codec does, the other cells must go on
             yield _failed(job, rate, e)
 
@@ -220,59 +254,100 @@ def _failed(job: Job, rate: float, error: BaseException) -> Made:
     return Made(rate, cell | {"error": (text or [type(error).__name__])[0]})
 
 
-Coder = Callable[[float], Encoded]
+class Coder(Protocol):
+    """A codec on one clip."""
+
+    def __call__(self, rate: float) -> Encoded:
+        """The clip at so many bits per pixel."""
+
+    def decoded(self, stream: bytes, quality: float | None = None) -> Pictures:
+        """The pictures in a file that it has made, with the `quality` that is in its `about`."""
+
+
+class _Own:
+    """This codec."""
+
+    def __init__(self, job: Job, video: Video) -> None:
+        self.config, self.video = config(job.codec), video
+        self.prior = priors.load(self.config.prior, job.device)
+
+    def __call__(self, rate: float) -> Encoded:
+        begin = time.monotonic()
+        aim: Any = {} if self.config.atoms is not None else {"bpp": rate}
+        asked = dataclasses.replace(self.config, **aim)
+        data = b"".join(p.data for p in codec.encode_parts(self.video, asked, self.prior))
+        header = parser.read_header(data)[0]
+        about = {"prior": header.prior, "weights": header.digest.hex()}
+        return Encoded(len(data), about, lambda: self.decoded(data), time.monotonic() - begin,
+                       data, ".gvcc")  # fmt: skip
+
+    def decoded(self, stream: bytes, quality: float | None = None) -> Pictures:
+        return np.stack(list(codec.Decoder(BytesIO(stream), self.prior).pictures()))
 
 
 def _coder(job: Job, video: Video) -> Coder:
-    if job.codec in BASELINES:
-        return Coded(BASELINES[job.codec], video.frames, video.fps)
+    if found := baselines.find(job.codec):
+        return Coded(found, video.frames, video.fps)
     if job.codec.startswith("gvcc:"):
-        asked = config(job.codec)
-        prior = priors.load(asked.prior, job.device)
-
-        def gvcc(rate: float) -> Encoded:
-            begin = time.monotonic()
-            aim: Any = {} if asked.atoms is not None else {"bpp": rate}
-            data = b"".join(
-                part.data
-                for part in codec.encode_parts(video, dataclasses.replace(asked, **aim), prior)
-            )
-            header = parser.read_header(data)[0]
-            about = {"prior": header.prior, "weights": header.digest.hex()}
-
-            def decode() -> Pictures:
-                return np.stack(list(codec.Decoder(BytesIO(data), prior).pictures()))
-
-            return Encoded(len(data), about, decode, time.monotonic() - begin, data, ".gvcc")
-
-        return gvcc
+        return _Own(job, video)
     return external.Coded(external.load(job.adapters or "")[job.codec], video)
 
 
 def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:
+    """A cell from the beginning."""
     made = coder(rate)
-    begin = time.monotonic()
-    shown = made.decode()
-    end = time.monotonic()
     t, h, w, _ = video.frames.shape
-    names = [n for n in job.metrics if n not in every.SET_NAMES]
-    device = devices.pick(job.device)  # the metrics' networks are at home on either
-    found = every.measure(video.frames, shown, video.fps, device, names if job.metrics else None)
-    features = b""
-    if not job.metrics or set(job.metrics) & set(every.SET_NAMES):
-        features, reason = _features(video.frames, shown, device)
-        found.not_computed.update(dict.fromkeys(every.SET_NAMES, reason) if reason else {})
     cell = {
         "codec": job.codec, "clip": job.source.name, "rate": rate, "status": "ok",
         "frames": t, "height": h, "width": w, "fps": str(video.fps), "bytes": made.size,
         "bits_per_pixel": 8 * made.size / (t * h * w),
         "kbps": 8 * made.size * float(video.fps) / t / 1000,
-        "encode_s": round(made.seconds, 2), "decode_s": round(end - begin, 2), **made.about,
-        "metrics": found.values, "not_computed": found.not_computed,
-        "profile": every.profile(video.frames, shown),
+        "encode_s": round(made.seconds, 2), **made.about, "metrics": {}, "not_computed": {},
         "notices": [dataclasses.asdict(notice) for notice in video.notices],
     }  # fmt: skip
-    return Made(rate, cell, made.stream, made.suffix, as_mp4(shown, video.fps), features)
+    out = _numbers(job, cell, video, made.decode, job.wanted)
+    return dataclasses.replace(out, stream=made.stream, suffix=made.suffix)
+
+
+def _again(job: Job, video: Video, coder: Coder, known: Finished) -> Made | None:
+    """A finished cell with the metrics it lacks; None if its file does not decode any more."""
+
+    def decode() -> Pictures:
+        return coder.decoded(known.stream, known.cell.get("quality"))
+
+    try:
+        return _numbers(job, known.cell, video, decode, known.lacks)
+    except (GvccError, OSError):
+        return None
+
+
+def _numbers(
+    job: Job,
+    cell: dict[str, Any],
+    video: Video,
+    decode: Callable[[], Pictures],
+    names: Sequence[str],
+) -> Made:
+    """A cell with the metrics `names` besides those it has."""
+    begin = time.monotonic()
+    shown = decode()
+    seconds = time.monotonic() - begin
+    pair = [n for n in names if n not in every.SET_NAMES]
+    device = devices.pick(job.device)  # the metrics' networks are at home on either
+    found = every.measure(video.frames, shown, video.fps, device, pair, job.stride)
+    features = b""
+    if len(pair) < len(names):
+        features, reason = _features(video.frames, shown, device)
+        found.not_computed.update(dict.fromkeys(every.SET_NAMES, reason) if reason else {})
+    values = cell["metrics"] | found.values
+    reasons = {n: r for n, r in cell["not_computed"].items() if n not in names}
+    cell = cell | {
+        "decode_s": round(seconds, 2), "measuring": job.measuring, "stride": job.stride,
+        "metrics": {n: values[n] for n in every.NAMES if n in values},
+        "not_computed": reasons | found.not_computed,
+        "profile": every.profile(video.frames, shown),
+    }  # fmt: skip
+    return Made(cell["rate"], cell, video=as_mp4(shown, video.fps), features=features)
 
 
 def _features(ref: Pictures, out: Pictures, device: str) -> tuple[bytes, str]:

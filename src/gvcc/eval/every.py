@@ -36,6 +36,7 @@ class _Job(NamedTuple):
     names: tuple[str, ...]
     compute: Callable[[Frames, Frames, Rate, str], Numbers]
     undefined: str = "not defined for {frames} frame(s) of {width}x{height}"
+    strided: bool = False  # a mean over frames that may as well be that of some of them
 
 
 def yuv_psnr(ref: Frames, out: Frames) -> tuple[float, float, float, float]:
@@ -83,6 +84,10 @@ def _lpips(net: str) -> Callable[[Frames, Frames, Rate, str], Numbers]:
     return lambda ref, out, fps, device: (perceptual.lpips(ref, out, net, device),)
 
 
+def _dists(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
+    return (perceptual.dists(ref, out, device),)
+
+
 def _vmafs(ref: Frames, out: Frames, fps: Rate, device: str) -> Numbers:
     return metrics.vmafs(ref, out, fps) or (None, None)
 
@@ -108,9 +113,9 @@ _JOBS = (
         _steady,
         "not defined for a single frame, nor the ratio where the original does not change",
     ),
-    _Job(("lpips_alex",), _lpips("alex")),
-    _Job(("lpips_vgg",), _lpips("vgg")),
-    _Job(("dists",), lambda ref, out, fps, device: (perceptual.dists(ref, out, device),)),
+    _Job(("lpips_alex",), _lpips("alex"), strided=True),
+    _Job(("lpips_vgg",), _lpips("vgg"), strided=True),
+    _Job(("dists",), _dists, strided=True),
     _Job(("ewarp",), _ewarp, _NO_MOTION),
 )
 
@@ -126,8 +131,10 @@ def measure(
     fps: Rate,
     device: str = "cpu",
     which: Sequence[str] | None = None,
+    stride: int = 1,
 ) -> Measured:
-    """The metrics NAMES, or those of them in `which`, of two uint8 clips [T,H,W,3].
+    """The metrics NAMES, or those of them in `which`, of two uint8 clips [T,H,W,3]; LPIPS and DISTS
+    of every `stride`-th frame, from the first.
 
     `fps` in frames per second, of which VMAF alone makes use; `device` is where the networks run
     (LPIPS, DISTS, RAFT). Units: dB for PSNR, VMAF 0..100, pixels for `tof`, grey levels for
@@ -148,7 +155,8 @@ def measure(
         if not names:
             continue
         undefined = job.undefined.format(frames=frames, height=height, width=width)
-        numbers, reason = _attempt(partial(job.compute, ref, out, fps, device))
+        pair = (ref[::stride], out[::stride]) if job.strided else (ref, out)
+        numbers, reason = _attempt(partial(job.compute, *pair, fps, device))
         found = dict(zip(job.names, numbers or (), strict=False))
         _note({name: found.get(name) for name in names}, reason or undefined, values, reasons)
     return Measured(values, reasons)

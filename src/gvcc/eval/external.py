@@ -81,7 +81,7 @@ def load(path: str) -> dict[str, Adapter]:
 def _adapter(name: str, table: Any) -> Adapter:
     """ValueError for what is none."""
     known = [f.name for f in dataclasses.fields(Adapter)]
-    if name in BASELINES or name.startswith("gvcc:"):
+    if name.partition("@")[0].partition("+")[0].partition(":")[0] in (*BASELINES, "gvcc"):
         raise ValueError(f"[{name}] is the name of another codec")
     if not isinstance(table, dict):
         raise ValueError(f"{name} is no table")
@@ -137,6 +137,12 @@ class Coded:
         return Encoded(
             self.sizes[best], about, lambda: self._decoded(best), self.seconds[best], stream
         )
+
+    def decoded(self, stream: bytes, quality: float | None = None) -> Pictures:
+        """The pictures in a file that this adapter has made at a quality."""
+        at = self.adapter.qualities.index(quality) if quality in self.adapter.qualities else 0
+        self._path(f"coded{at}").write_bytes(stream)
+        return self._decoded(at)
 
     def _prepare(self) -> None:
         to_yuv = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS}"

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from gvcc import files
 from gvcc.errors import ConfigError
-from gvcc.eval import plots
+from gvcc.eval import contact, plots
 
 _SCRIPTS = ("dom.js", "sync.js", "plots.js", "player.js", "tables.js", "report.js")
 _CELL = ("rate", "status", "error", "bytes", "bits_per_pixel", "kbps", "encode_s", "decode_s",
@@ -89,8 +89,9 @@ def read(folder: Path) -> Results:
 
 
 def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> Path:
-    """Write the report of the results in `folder` to `out` (FOLDER/report.html), and a PNG and an
-    SVG of each rate-distortion plot to the folder `plots` beside it; returns the page's path.
+    """Write the report of the results in `folder` to `out` (FOLDER/report.html), a PNG and an SVG
+    of each rate-distortion plot to the folder `plots` beside it, and a contact sheet of each clip
+    to the folder `contact`; returns the page's path.
 
     Videos are in the page. Where that would take more than `max_embed_mb` megabytes (10^6 bytes)
     they are links to the files in `folder`, and the page says so.
@@ -126,6 +127,8 @@ def write(folder: Path, out: Path | None = None, max_embed_mb: float = 200) -> P
     videos = {i: p for p, i in ids.items()} if embed else {}
     write_page(out, page("report.html"), fields, videos)
     plots.write_all(list(results.cells()), curves, len(clips), data["about"], out.parent / "plots")
+    videos_of = {id(cell): path for cell, path in zip(cells, decoded, strict=True)}
+    contact.write_all(originals, results.cells(), videos_of, out.parent / "contact")
     return out
 
 
@@ -174,12 +177,14 @@ def _data(results: Results, means: Mapping[str, list[list[plots.Point]]]) -> dic
     number = {c["name"]: i for i, c in enumerate(clips)}
     size = f"height {setup['height']}" if setup.get("height") else "original size"
     frames = f"{setup['frames']} frames" if setup.get("frames") else "all frames"
+    if (stride := setup.get("stride", 1)) > 1:
+        frames += f", LPIPS and DISTS of one frame in {stride}"
     # The results' date: a report may be written again much later.
     when = datetime.date.fromtimestamp((results.folder / "setup.json").stat().st_mtime)
     many = f"{len(clips)} clip{'s' if len(clips) != 1 else ''}"
     return {
         "title": f"gvcc evaluation: {setup['set']}, {when.isoformat()}",
-        "about": f"{setup['set']}, {many}, {size}, {frames} each",
+        "about": f"{setup['set']}, {many}, {size}, {frames}",
         "set": setup["set"],
         "date": when.isoformat(),
         "rates": setup["rates"],

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import bd, cells, every
-from gvcc.eval.cells import Job, Made, Source
+from gvcc.eval import baselines, bd, cells, every
+from gvcc.eval.cells import Finished, Job, Made, Source
 from gvcc.files import write
 from gvcc.metrics import inception, perceptual
 from gvcc.priors import devices
@@ -49,6 +49,7 @@ class Preset:
     frames: int | None
     height: int | None
     metrics: tuple[str, ...] = ()
+    stride: int = 1  # of the frames that LPIPS and DISTS are measured on
 
 
 PRESETS = {
@@ -75,12 +76,13 @@ class Plan:
     metrics: tuple[str, ...] = ()
     device: str = "cpu"
     adapters: str | None = None
+    stride: int = 1
 
     def jobs(self) -> list[Job]:
         """One for each codec and clip; those of one clip together, so that a broken-off run has
         whole clips."""
         return [
-            Job(c, s, self.rates, self.metrics, self.device, self.adapters)
+            Job(c, s, self.rates, self.metrics, self.device, self.adapters, self.stride)
             for s in self.sources for c in self.codecs
         ]  # fmt: skip
 
@@ -101,6 +103,7 @@ class Plan:
 
 
 Tell = Callable[[str, int, int], None]
+_UNMEASURED: dict[str, Any] = {"metrics": {}, "not_computed": {}}
 
 
 @dataclass
@@ -130,16 +133,39 @@ class _Kept:
 
     def open(self, job: Job) -> Job | None:
         """The job with the rates that are not measured yet; None if there are none. Cells that
-        failed are tried again, and those that lack a metric once there are other weights."""
-        left = tuple(r for r in job.rates if not self._whole(self.read(job, r)))
+        failed are tried again. Those that lack a metric, or lacked its weights when there were
+        others, are measured again, and not encoded."""
+        left, finished = list[float](), list[Finished]()
+        for rate in job.rates:
+            cell = self.read(job, rate)
+            if cell.get("status") != "ok":
+                left.append(rate)
+                continue
+            files = {n: self.plan.folder / cell[n] for n in ("video", "stream") if cell.get(n)}
+            lacks = self._lacks(job, rate, cell)
+            if not lacks and all(p.is_file() for p in files.values()):
+                continue
+            left.append(rate)
+            if "stream" in files and files["stream"].is_file():
+                known = cell if cell["measuring"] == job.measuring else {**cell, **_UNMEASURED}
+                finished.append(Finished(rate, known, files["stream"].read_bytes(), lacks))
         with self.lock:
             self.done += len(job.rates) - len(left)
-        return dataclasses.replace(job, rates=left) if left else None
+        if not left:
+            return None
+        return dataclasses.replace(job, rates=tuple(left), finished=tuple(finished))
 
-    def _whole(self, cell: dict[str, Any]) -> bool:
-        files = [self.plan.folder / cell[n] for n in ("video", "stream") if cell.get(n)]
-        same = not cell.get("not_computed") or cell.get("metric_weights") == perceptual.present()
-        return cell.get("status") == "ok" and same and all(p.is_file() for p in files)
+    def _lacks(self, job: Job, rate: float, cell: dict[str, Any]) -> tuple[str, ...]:
+        """The metrics that a finished cell is still to be given."""
+        if cell["measuring"] != job.measuring:
+            return job.wanted
+        reasons = cell["not_computed"]
+        if cell.get("metric_weights", perceptual.present()) != perceptual.present():
+            reasons = {}
+        has = {*reasons, *(n for n, v in cell["metrics"].items() if v is not None)}
+        if self.path(job, rate).with_suffix(".npz").is_file():
+            has.update(every.SET_NAMES)
+        return tuple(n for n in job.wanted if n not in has)
 
     def read(self, job: Job, rate: float) -> dict[str, Any]:
         try:
@@ -150,7 +176,7 @@ class _Kept:
 
     def keep(self, job: Job, made: Made) -> None:
         """Write a finished cell; its clip first, so that a cell that is there has one."""
-        cell = dict(made.cell)
+        cell = {k: v for k, v in made.cell.items() if k != "metric_weights"}
         if cell.get("not_computed"):
             cell["metric_weights"] = perceptual.present()
         # The key: the same clip at another size must not take its place.
@@ -210,10 +236,12 @@ def _in_processes(job: Job, kept: _Kept) -> None:
     rates = list(job.rates)
     while rates:
         rest = dataclasses.replace(job, rates=tuple(rates))
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as asked:
+            json.dump(rest.as_dict(), asked)
+            asked.seek(0)
             worker = subprocess.Popen(
-                [sys.executable, "-m", "gvcc.eval.worker", json.dumps(rest.as_dict())],
-                stdout=subprocess.PIPE, stderr=errors, text=True,
+                [sys.executable, "-m", "gvcc.eval.worker"],
+                stdin=asked, stdout=subprocess.PIPE, stderr=errors, text=True,
                 env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
             )  # fmt: skip
             with kept.lock:
@@ -342,13 +370,17 @@ def _summed(plan: Plan, kept: _Kept) -> int:
     for job in plan.jobs():
         for rate in job.rates:
             cell = kept.read(job, rate) or crashed(job, rate, "no result").cell
+            for kind in {"metrics", "not_computed"} & cell.keys():  # others may be there, too
+                cell[kind] = {n: v for n, v in cell[kind].items() if n in job.wanted}
             found[job.codec].append(cell)
             about[job.codec] = {"command": cells.command(job), "prior": cell.get("prior")}
             if rule := cell.get("size_rule"):
                 about[job.codec]["size_rule"] = rule
     for codec in plan.codecs:
         of_set = {f"{r:g}": _set_metrics(plan, kept, codec, r) for r in plan.rates}
-        notes = [f"FID/256 {m['fid_256']:.2f}, KID/256 {m['kid_256']:.4f} at {r} bits per pixel"
+        found_codec = baselines.find(codec)
+        notes = [f"encoder preset {found_codec.preset}"] if found_codec else []
+        notes += [f"FID/256 {m['fid_256']:.2f}, KID/256 {m['kid_256']:.4f} at {r} bits per pixel"
                  for r, m in of_set.items() if m]  # fmt: skip
         result = {"codec": codec, "set": plan.name, **about[codec], "notes": notes,
                   "set_metrics": of_set, "cells": found[codec]}  # fmt: skip
@@ -357,7 +389,8 @@ def _summed(plan: Plan, kept: _Kept) -> int:
     fine = {c["clip"]: c for cs in found.values() for c in cs if c["status"] == "ok"}
     clips = [_clip(plan, source, fine.get(source.name)) for source in plan.sources]
     setup = {"set": plan.name, "height": plan.sources[0].height, "frames": plan.sources[0].frames,
-             "rates": list(plan.rates), "codecs": list(plan.codecs), "clips": clips}  # fmt: skip
+             "stride": plan.stride, "rates": list(plan.rates),
+             "codecs": list(plan.codecs), "clips": clips}  # fmt: skip
     write(plan.folder / "setup.json", json.dumps(setup, indent=1).encode())
     tables = bd.matrix(
         {n: [c for c in cs if c["status"] == "ok"] for n, cs in found.items()}, BD_METRICS

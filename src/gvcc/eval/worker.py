@@ -1,4 +1,4 @@
-"""`python -m gvcc.eval.worker`: the cells of a job (JSON, the argument), a line of JSON for each on
+"""`python -m gvcc.eval.worker`: the cells of a job (JSON, from stdin), a line of JSON for each on
 stdout as it is finished."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from gvcc.eval import cells
 
 
 def main() -> None:
-    job = cells.Job.of(json.loads(sys.argv[1]))
+    job = cells.Job.of(json.load(sys.stdin))
     for made in cells.run(job):
         line = dataclasses.asdict(made) | {n: getattr(made, n).hex() for n in cells.BINARY}
         sys.stdout.write(json.dumps(line) + "\n")

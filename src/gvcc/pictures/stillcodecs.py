@@ -7,7 +7,6 @@ the same width, uint8 or little-endian uint16; H and W are multiples of 8.
 from __future__ import annotations
 
 import functools
-import os
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from gvcc.errors import Corrupt
 from gvcc.format.bitstream import varint
+from gvcc.pictures import svt
 
 # AV1 specification 5.5.1 and 5.5.2. still_picture and reduced_still_picture_header of profile 0 at
 # level 31 (no limits); colour: 8 bit, not mono, undescribed, 4:2:0.
@@ -149,17 +149,14 @@ def _av1_unpack(data: bytes, height: int, width: int) -> bytes:
 
 
 def _av1_write(planes: NDArray[Any], preset: str, quantiser: int) -> bytes:
-    os.environ.setdefault("SVT_LOG", "0")  # it would write its banner to stderr
     frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
     frame.pts = 0
-    context = av.CodecContext.create("libsvtav1", "w")
-    context.width, context.height, context.pix_fmt = frame.width, frame.height, "yuv420p"
-    context.time_base = Fraction(1)
     # Quarter steps from 0 to 70, where qp stops at 63 and has whole ones. Without aq-mode, crf is
     # one fixed quantiser.
     params = f"avif=1:rc=0:aq-mode=0:crf={quantiser / 4}:lp=1"
-    context.options = {"preset": preset, "svtav1-params": params}
+    options = {"preset": preset, "svtav1-params": params}
     try:
+        context = svt.encoder(frame.width, frame.height, "yuv420p", Fraction(1), options)
         return b"".join(bytes(p) for p in [*context.encode(frame), *context.encode(None)])
     except av.error.FFmpegError as err:
         raise Unpackable(f"libsvtav1: {err.strerror}") from err
