@@ -149,7 +149,9 @@ def test_symbols_survive_the_file_and_the_law_learns_alike_on_both_sides(case):
     for s in steps:
         channel.write(s, own, writer)
     data = writer.finish()
-    assert writer.total - 32 < 8 * len(data) <= writer.total + 32
+    # `total` is an upper bound: 1/128 of a bit a symbol too much, and up to one bit a call.
+    spare = sum(len(s.numbers) / 64 + 8 for s in steps)
+    assert writer.total - 32 - spare < 8 * len(data) <= writer.total + 32
     reader, theirs = entropy.SymbolReader(data), Law()
     for s in steps:
         got = channel.read(dim, theirs, reader)

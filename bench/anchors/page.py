@@ -315,7 +315,19 @@ def _theirs(study: str, row: dict[str, Any]) -> float | None:
     return found.psnr
 
 
+def metric_speed() -> str:
+    d = load("anchors/metric_speed")
+    return "\n\n".join([
+        "## What measuring takes",
+        f"{d['frames']} frames of {d['width']}x{d['height']}, two cores, seconds "
+        "(bench/anchors/metric_speed.py); LPIPS and DISTS in proportion to the frames that "
+        "`--stride` leaves.",
+        table(["metric", "seconds"], [[n, f"{s:g}"] for n, s in d["seconds"].items()]),
+    ])  # fmt: skip
+
+
 SECTIONS = {
+    metric_speed: {"metric_speed"},
     quick: {"eval_quick"},
     lines_256: {"eval_256"},
     lines_480: {"eval_480"},

@@ -54,12 +54,12 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(
-        ("gvcc:default", "gvcc:free-gvc", "x264", "x265", "svt-av1", "vvc", "vp9"), QUICK_RATES,
-        17, 176, _QUICK,
+        ("gvcc:default", "gvcc:free-gvc", "x264", "x265", "svt-av1", "svt-av1+unsharp", "vvc",
+         "vp9"), QUICK_RATES, 17, 176, _QUICK, 4,
     ),
     "full": Preset(
-        ("gvcc:default", "gvcc:default+mode=i2v", "gvcc:free-gvc", "x264", "x265", "svt-av1", "vvc",
-         "vp9"), FULL_RATES, 33, 256,
+        ("gvcc:default", "gvcc:default+mode=i2v", "gvcc:free-gvc", "x264", "x265", "svt-av1",
+         "svt-av1+unsharp", "vvc", "vp9"), FULL_RATES, 33, 256, (), 2,
     ),
 }  # fmt: skip
 
