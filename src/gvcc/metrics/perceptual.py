@@ -173,7 +173,10 @@ def _trunk(net: str, what: str, device: str) -> nn.Sequential:
     for layer in trunk:
         if isinstance(layer, torch.nn.ReLU):
             layer.inplace = True  # nothing else looks at what it is given
-    return trunk.to(memory_format=torch.channels_last)
+        elif isinstance(layer, torch.nn.Conv2d):
+            kernel = layer.weight.data.contiguous(memory_format=torch.channels_last)
+            layer.weight.data = kernel
+    return trunk
 
 
 def build(net: str) -> nn.Sequential:
