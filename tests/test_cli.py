@@ -302,7 +302,8 @@ _FLAGS = {
     "demo": {"--out", "--clip", "--bpp"},
     "eval run": {
         "clips", "--out", "--preset", "--codecs", "--rates", "--frames", "--height", "--own-size",
-        "--metrics", "--dataset", "--data", "--adapters", "--workers", "--ray", "--device",
+        "--metrics", "--stride", "--dataset", "--data", "--adapters", "--workers", "--ray",
+        "--device",
     },
     "eval sweep": {
         "clips", "--out", "--studies", "--prior", "--frames", "--height", "--device", "--offload",

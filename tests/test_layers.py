@@ -73,6 +73,7 @@ IN_PLACE = {"write_text", "write_bytes", "savefig", "rename"}
 # Files that nobody but the writer reads, and those that get their name once they are whole.
 SCRATCH = {
     ("eval.external", "self._path('source.yuv').write_bytes(raw)"),
+    ("eval.external", "self._path(f'coded{at}').write_bytes(stream)"),
     ("pictures.media_out", "(folder / f'{number:05d}.png').write_bytes(_png(pixels))"),
     ("eval.plots", "figure.savefig(out, format=path.suffix[1:], **options)"),
     ("cli", "open(1, 'w', closefd=False)"),  # where there is no stdout

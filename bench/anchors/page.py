@@ -183,7 +183,7 @@ def standing() -> str:
     shares, ahead = list[str](), 0
     for metric, label in METRICS:
         found = [_compared(d, metric)[:2] for d in sets.values()
-                 if (metric, label) in _measured(d)]  # fmt: skip
+                 if (metric, label) in _measured(d)] or [(0, 0)]  # fmt: skip
         won, of = (sum(n) for n in zip(*found, strict=True))
         ahead += 2 * won > of
         shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
