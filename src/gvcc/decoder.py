@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
-from torch import Tensor
 
 from gvcc import priors
 from gvcc.decode import trajectory as track
 from gvcc.decode.assemble import Assembler
-from gvcc.decode.session import Event, Given, Progress, References, Session
+from gvcc.decode.gops import base_pictures, decode_record
+from gvcc.decode.session import Event, Progress, References, Session
 from gvcc.decode.times import times
 from gvcc.errors import (
     BadSetting,
@@ -35,30 +35,6 @@ from gvcc.priors import Prior, devices
 from gvcc.records import Audio, Notice, Pictures, Video
 
 
-class Decoded(NamedTuple):
-    """A GOP's final latent, and the pictures that it was conditioned on."""
-
-    latent: Tensor
-    given: Given
-
-
-def decode_record(
-    session: Session, index: int, record: GopRecord, before: References,
-    observe: Callable[[int, Tensor], None],
-) -> Decoded:  # fmt: skip
-    """GOP number `index`, after what the one before left. Raises FormatError for fields that are no
-    such."""
-    g, header = record.gop, session.header
-    given = session.given(g, record.stills, before)
-    condition = session.condition(g, given)
-    shape, coder = session.shape(g), session.coder()
-    free = track.free_of(condition.known, shape[1])
-    noise = track.Read(coder, header, index, record, shape, free)
-    at = times(header, record.stop, record.fraction)
-    latent = track.run(condition, header, index, shape, coder, at, noise, observe)
-    return Decoded(session.corrected(latent, record.residual), given)
-
-
 class Decoder:
     """A stream as a clip (see media.Clip) that is decoded at each pass over `pictures`.
 
@@ -68,9 +44,10 @@ class Decoder:
     does a record whose head is damaged, and a damaged GOP and those that depend on it are concealed
     by the last picture before them; `damage` names them, and sound that is damaged and left out.
     Without `audio` there is none, and it may be damaged (a notice says so). `knob` in [1, 2]
-    overrides the file's k (flow.ode_step). `prior` is one that is loaded, or the name (as of
-    priors.load) of one to load on `device` with the file's settings; by default the one that the
-    file names. A prior that is loaded stays where it is.
+    overrides the file's k (flow.ode_step). `base_only` shows the GOPs' bases as they are. `prior`
+    is one that is loaded, or the name (as of priors.load) of one to load on `device` with the
+    file's settings; by default the one that the file names. A prior that is loaded stays where it
+    is.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
@@ -81,6 +58,7 @@ class Decoder:
         limits: Limits | None = None, progress: Progress | None = None, *, offload: bool = False,
         knob: float | None = None, start: int = 0, end: int | None = None,
         partial: bool = False, keep_going: bool = False, audio: bool = True,
+        base_only: bool = False,
     ) -> None:  # fmt: skip
         ranged = start > 0 or end is not None
         if ranged and not file.seekable():
@@ -88,6 +66,7 @@ class Decoder:
         self._file, self._limits, self._progress = file, limits, progress
         self._origin = file.tell() if file.seekable() else None
         self._partial, self._keep_going, self._knob = partial, keep_going, knob
+        self._base_only = base_only
         reader = parser.StreamReader(file, limits)
         self._records: Iterator[StoredGop | Audio | LostAudio] | None = reader.records()
         header = reader.header
@@ -195,8 +174,11 @@ class Decoder:
                 left = session.after_lost(_record(coded, self.header))
                 continue
             at = coded.gop.start + coded.gop.skip if at is None else at
-            ready, left = self._one(session, coded, records, left, assembler)
-            yield asked(ready)
+            for ready, after in self._one(session, coded, records, left, assembler):
+                left = after
+                yield asked(ready)
+                if at >= self.end:  # the rest of a long GOP need not be decoded
+                    return
         if at is not None:
             yield asked(assembler.finish())
 
@@ -225,9 +207,9 @@ class Decoder:
     def _one(
         self, session: Session, coded: StoredGop, rest: Iterator[StoredGop], before: References,
         assembler: Assembler,
-    ) -> tuple[Pictures, References]:  # fmt: skip
-        """The pictures that are final once this GOP is decoded or concealed, and what it leaves to
-        the next; `rest` are the records behind it."""
+    ) -> Iterator[tuple[Pictures, References]]:  # fmt: skip
+        """The pictures that are final once this GOP is decoded or concealed, at once or a few at a
+        time, and what it leaves to the next; `rest` are the records behind it."""
         i, g, header = coded.index, coded.gop, self.header
         if self._knob is not None and g.first == "previous":
             raise ConfigError(
@@ -241,22 +223,41 @@ class Decoder:
             if self._progress is not None:
                 self._progress(Event(i, ahead, step, calls, self._seen, drift))
 
-        record = None
+        record, shown = None, 0
         try:
             record = coded.record(header)
+            if record.base is not None and (self._base_only or not record.base.sampled):
+                calls = g.frames
+                for pictures in base_pictures(record.base, header, g.frames):
+                    shown += len(pictures)
+                    tell(shown)
+                    yield assembler.show(pictures), References(pictures[-1:], still_lost=True)
+                return
+            if self._base_only:
+                raise ConfigError(f"GOP {i} has no base")
+            self._fits(g)
             calls = len(times(header, record.stop, record.fraction)) - 1
             latent, given = decode_record(
                 session, i, record, before, lambda step, _: tell(step + 1)
             )
         except FormatError as e:
-            text = f"GOP {i}, frames {g.start + g.skip} to {g.end - 1}, cannot be decoded: {e}"
+            first = g.start + g.skip + shown
+            text = f"GOP {i}, frames {first} to {g.end - 1}, cannot be decoded: {e}"
             if not self._keep_going:
                 raise type(e)(text + _consequences(coded, rest)) from None
             self.damage.append(text)
-            return assembler.conceal(g), session.after_lost(record)
+            left = dataclasses.replace(g, start=g.start + shown, frames=g.frames - shown)
+            yield assembler.conceal(left), session.after_lost(record)
+            return
         tell(calls, track.drift(latent, record, header, i))
         ready = assembler.add(record, latent)
-        return ready, session.after(g, given, assembler.made)
+        yield ready, session.after(g, given, assembler.made)
+
+    def _fits(self, g: Gop) -> None:
+        """TooLarge for a GOP that must be held whole and is beyond the limit."""
+        pixels = g.frames * self.height * self.width
+        if pixels > (self._limits or Limits()).gop_pixels:
+            raise TooLarge(f"a GOP of {self.width}x{self.height}x{g.frames} exceeds the limit")
 
 
 def _record(coded: StoredGop, header: Header) -> GopRecord | None:
@@ -302,7 +303,7 @@ def _checked(prior: Prior, header: Header) -> Prior:
         )
     if header.path != spec.path:
         raise Corrupt(f"prior {header.prior} is on path {spec.path}, not {header.path}")
-    if (header.gop - 1) % spec.stride[0]:
+    if (header.gop - 1) % spec.stride[0] and not header.bases:
         raise Corrupt(f"GOP length {header.gop} is not 1 modulo {spec.stride[0]}")
     if header.alignment == "pin" and (header.overlap - 1) % spec.stride[0]:
         raise Corrupt(f"overlap is {header.overlap}, expected 1 modulo {spec.stride[0]}")

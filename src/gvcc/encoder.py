@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from torch import Tensor
 
 from gvcc import flow, priors
-from gvcc.decode import residual
-from gvcc.decode import trajectory as track
 from gvcc.decode.assemble import Assembler
-from gvcc.decode.session import Event, Given, Progress, References, Session, pad
-from gvcc.decode.times import times, uniform_counts
-from gvcc.decoder import Decoded, decode_record
+from gvcc.decode.gops import base_pictures, decode_record
+from gvcc.decode.session import Event, Progress, References, Session
+from gvcc.decode.times import times
 from gvcc.errors import ConfigError, FormatError
 from gvcc.format import bitstream, schedules
-from gvcc.format.bitstream import GopRecord, Header, Limits
+from gvcc.format.bitstream import Header, Limits
 from gvcc.format.gop import Gop
 from gvcc.format.parser import StoredGop
-from gvcc.pictures import stills
 from gvcc.priors import Prior, devices
 from gvcc.records import Clip, Pictures
-from gvcc.search import allocation, plan, resume, scenes
+from gvcc.search import bases, plan, resume, scenes
+from gvcc.search.basecoder import BaseCoder, CodedBase
 from gvcc.search.config import EncodeConfig, Parameters
 from gvcc.search.frames import FrameWindow
-from gvcc.search.pacer import Allotment, Grant, Pacer
-from gvcc.search.quality import Surrogate
+from gvcc.search.gopcoder import Candidate, GopCoder, profile
+from gvcc.search.pacer import Pacer
 from gvcc.search.resume import Begun
-from gvcc.search.steer import Aim
-from gvcc.search.stops import Pass, Stop, reach
+
+LONGEST_BASE = 10  # seconds of a GOP that is a base
 
 
 @dataclass(frozen=True)
 class Part:
-    """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them. With a
-    target quality `quality` is what the GOP has of it. `proof` (none of audio) is a line to keep
+    """The next bytes of a stream, and the pictures [n,H,W,3] that a decoder shows by them; of a GOP
+    that is a base further pictures come in parts without bytes. With a target quality `quality` is
+    what the GOP has of it. `proof` (none of audio, and of parts without bytes) is a line to keep
     for resume.Begun."""
 
     data: bytes
@@ -98,8 +96,8 @@ class _Encoder:
         self.draft = _header(clip, p, self.prior)
         cut = config.cuts and p.mode != "t2v"
         self.gops = list(plan.plan(
-            clip.count, self.draft.gop, spec.stride[0], p.mode, overlap=self.draft.overlap,
-            refresh=config.refresh, alignment=p.alignment,
+            clip.count, self.draft.gop, 1 if p.only_base else spec.stride[0], p.mode,
+            overlap=self.draft.overlap, refresh=config.refresh, alignment=p.alignment,
             cuts=scenes.cuts(clip.pictures()) if cut else (),
         ))  # fmt: skip
         self.audio = clip.audio if self.draft.audio else None
@@ -114,12 +112,15 @@ class _Encoder:
         done: Iterator[StoredGop] = iter(())
         if begun is not None:
             own = FrameWindow(self.clip.pictures())
-            done = resume.whole(begun, head, proof, lambda i: own.take(self.gops[i]))
+            done = resume.whole(begun, head, proof, lambda i: own.each(self.gops[i]))
         yield self._counted(Part(head, proof=proof))
         if self.audio is not None:
             yield self._counted(Part(bitstream.write_audio(self.audio, head)))
+        if self.parameters.only_base:
+            yield from self._bases(header, head, done)
+            return
         session = Session(header, self.prior)
-        coder = _GopCoder(session, self.parameters, self.pacer, self.clip)
+        coder = GopCoder(session, self.parameters, self.pacer, self.clip)
         assembler = Assembler(header, self.prior.spec.stride[0], session.render)
         window, before, left = FrameWindow(self.clip.pictures()), None, References()
         for i, planned in enumerate(self.gops):
@@ -138,17 +139,46 @@ class _Encoder:
                 shown = np.concatenate([shown, assembler.finish()])
             yield self._counted(Part(data, shown, best.quality, resume.of_pictures(frames)))
 
+    def _bases(self, header: Header, head: bytes, done: Iterator[StoredGop]) -> Iterator[Part]:
+        """The parts of a stream of bases; no more than a few pictures are held."""
+        coder, window = BaseCoder(header, self.parameters), FrameWindow(self.clip.pictures())
+        if len(self.gops) > 1 and self.pacer.left is not None:
+            own, weights = FrameWindow(self.clip.pictures()), list[float]()
+            for i, g in enumerate(self.gops):
+                weights.append(coder.weight(own.each(g)))
+                self._tell(i, 1, 1, "measure")
+            self.pacer.weigh(weights)
+        for i, g in enumerate(self.gops):
+            pictures, room = window.each(g), self.pacer.grant(i, g).record
+            if coded := next(done, None):
+                if coded.gop != g:
+                    raise ConfigError("the unfinished file's GOPs are cut in another way")
+                made = CodedBase(coded.record(header), None, resume.of_pictures(pictures))
+            else:
+                tell = partial(self._tell, i, steps=bases.MOST + 1, stage="code")
+                made = coder.code(g, pictures, room, self.pacer.most(i), tell)
+            data = bitstream.write_gop(made.record, i + header.audio, head)
+            self.pacer.spent(len(data))
+            self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))
+            assert made.record.base is not None
+            shown = base_pictures(made.record.base, header, g.frames)
+            yield self._counted(Part(data, next(shown), made.quality, made.digest))
+            for more in shown:
+                yield Part(b"", more)
+
     def _look(self) -> tuple[Header, list[float]]:
         """The header, and what a bit is worth in each GOP (-dD/dR): a first look at every GOP,
         where the target or the choice of modes needs one."""
         header, gops = self.draft, self.gops
+        if self.parameters.only_base:
+            return header, []
         paced = header.allocation == "matched" and self.pacer.left is not None
         if not paced and self.parameters.mode != "auto":
             return header, [0.0] * len(gops)
         session, window = Session(header, self.prior), FrameWindow(self.clip.pictures())
         profiles = []
         for i, g in enumerate(gops):
-            profiles.append(_profile(session, self.parameters, i, g, window.take(g)))
+            profiles.append(profile(session, self.parameters, i, g, window.take(g)))
             self._tell(i, 1, 1, "measure")
         if paced:
             header = self.pacer.solve(header, profiles)
@@ -157,9 +187,9 @@ class _Encoder:
         return header, [profile.slope(path, end) for profile in profiles]
 
     def _best(
-        self, coder: _GopCoder, i: int, options: Sequence[Gop], frames: Pictures,
+        self, coder: GopCoder, i: int, options: Sequence[Gop], frames: Pictures,
         before: References, slope: float,
-    ) -> _Candidate:  # fmt: skip
+    ) -> Candidate:  # fmt: skip
         """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R."""
         steps, made = self.draft.steps, []
         for n, g in enumerate(options):
@@ -172,9 +202,9 @@ class _Encoder:
         return made[costs.index(min(costs))]
 
     def _again(
-        self, coder: _GopCoder, coded: StoredGop, options: Sequence[Gop], frames: Pictures,
+        self, coder: GopCoder, coded: StoredGop, options: Sequence[Gop], frames: Pictures,
         before: References,
-    ) -> _Candidate:  # fmt: skip
+    ) -> Candidate:  # fmt: skip
         """A GOP that was coded before the encoding broke off."""
         record = coded.record(self.draft)
         if record.gop not in options:
@@ -193,161 +223,6 @@ class _Encoder:
             self.progress(Event(i, len(self.gops), step, steps, size, None, stage))
 
 
-class _Candidate(NamedTuple):
-    """A GOP coded in one way: squared latent error of the frames shown, and what comes of it."""
-
-    record: GopRecord
-    latent: Tensor
-    given: Given
-    error: float = 0.0
-    quality: float | None = None
-
-
-class _GopCoder:
-    """Codes one GOP after another; keeps what quality control learns on the way."""
-
-    def __init__(self, session: Session, parameters: Parameters, pacer: Pacer, clip: Clip) -> None:
-        self.session, self.parameters, self.pacer, self.clip = session, parameters, pacer, clip
-        self.metric = session.prior.spec.metric if parameters.metric else None
-        self.coder = session.coder()
-        self.surrogate = Surrogate()
-        self.reached: tuple[Stop, float] | None = None  # where the GOP before stopped
-
-    def code(self, i: int, g: Gop, frames: Pictures, before: References,
-             observe: Callable[[int, int], None]) -> _Candidate:  # fmt: skip
-        """GOP number i coded as `g`, after what the one before left."""
-        session, header, grant = self.session, self.session.header, self.pacer.grant(i, g)
-        record = bitstream.empty_gop(g, _stills(g, frames, grant))
-        given = session.given(g, record.stills, before)
-        condition = session.condition(g, given)
-        own = session.prior.encode(_padded(session.prior, g, frames))
-        x0 = _fixed(own, condition.known)
-        free = track.free_of(condition.known, x0.shape[1])
-        room = None if grant.record is None else grant.record - bitstream.gop_size(record)
-        allotment = self.pacer.allot(i, g, room, len(free))
-        atoms = allotment.atoms, allotment.tail_atoms
-        coded = Pass(
-            condition, header, i, session.shape(g), self.coder,
-            Aim(x0, self.metric, allotment.budget), free, allotment.stop,
-            uniform_counts(*atoms, allotment.stop, len(free)), observe,
-        )  # fmt: skip
-        stop, quality = self._stop(g, frames, record, coded, allotment)
-        symbols, x = coded.symbols(stop), coded.latent(stop)
-        record = replace(record, stop=stop.step, fraction=stop.fraction, symbols=symbols,
-                         atoms=atoms[0], tail_atoms=atoms[1])  # fmt: skip
-        if stop.step + (stop.fraction > 0) < coded.deepest:
-            observe(header.steps - 1, len(symbols))  # whatever it took, this GOP is done
-        left = self.pacer.residual_room(g, grant.record, bitstream.gop_size(record), len(symbols))
-        correction = self._residual(g, frames, x0, x, left) if left >= _LEAST else b""
-        x = session.corrected(x, correction)
-        record = replace(record, check=track.check(x, header, i), residual=correction)
-        error = _error(own - x, g, session.prior.spec.stride[0])
-        return _Candidate(record, x, given, error, quality)
-
-    def recall(self, record: GopRecord, decoded: Decoded, frames: Pictures) -> _Candidate:
-        """A GOP that has been coded before. With a goal its quality is measured, for the GOPs after
-        it; the probes that led there are gone, so these may stop elsewhere than without the break.
-        """
-        goal, g, bits = self.parameters.goal, record.gop, 8 * len(record.symbols)
-        if goal is None:
-            return _Candidate(record, *decoded)
-        wanted = frames[g.skip :]
-        shown = self.session.render(record, decoded.latent)[g.skip :]
-        quality = goal.measure(wanted, shown, self.clip.fps)
-        self.surrogate.add(bits / wanted[..., 0].size, quality)
-        self.surrogate.next_gop()
-        self.reached = Stop(record.stop, record.fraction, bits), quality
-        return _Candidate(record, *decoded, quality=quality)
-
-    def _stop(
-        self, g: Gop, frames: Pictures, record: GopRecord, coded: Pass, allotment: Allotment
-    ) -> tuple[Stop, float | None]:
-        """Where a GOP stops: at its last coded step, where the user says, at its bits, or at the
-        goal's quality."""
-        if not coded.deepest:
-            return coded.stop(0, 0), None
-        if (goal := self.parameters.goal) is None:
-            if allotment.bits is None:
-                return coded.stop(self.parameters.asked.stop or coded.deepest, 0), None
-            return coded.within(allotment.bits), None
-        wanted = frames[g.skip :]
-
-        def probe(stop: Stop) -> float:
-            shown = self.session.render(record, coded.latent(stop))[g.skip :]
-            return goal.measure(wanted, shown, self.clip.fps)
-
-        pixels = wanted[..., 0].size
-        self.reached = reach(coded, goal, self.surrogate, pixels, probe, self.reached)
-        return self.reached
-
-    def _residual(self, g: Gop, frames: Pictures, x0: Tensor, x: Tensor, size: int) -> bytes:
-        """What takes the last latent frame of x nearer to the clip's last pictures."""
-        prior = self.session.prior
-        if x.shape[1] > 1 and prior.spec.refine:
-            pictures = _padded(prior, g, frames)[-prior.spec.stride[0] :]
-            # Earlier frames hardly reach the last ones through the autoencoder.
-            target = residual.refine(prior.render, x[:, -3:], x0[:, -1:], pictures)
-            return residual.encode(target - x[:, -1:], size)[0]
-        return residual.encode((x0 - x)[:, -1:], size)[0]
-
-
-_LEAST = 40  # bytes; in fewer no residual says anything useful
-
-
-def _profile(
-    session: Session, parameters: Parameters, i: int, g: Gop, frames: Pictures
-) -> allocation.Profile:
-    """What a GOP asks for, conditioned on the clip's own pictures."""
-    prior = session.prior
-    first = frames[: max(1, g.skip)] if g.first != "none" else None
-    condition = session.condition(g, Given(first, frames[-1] if g.last else None))
-    x0 = _fixed(prior.encode(_padded(prior, g, frames)), condition.known)
-    free = track.free_of(condition.known, x0.shape[1])
-    eps = session.coder().initial(session.shape(g), i)
-    metric = prior.spec.metric if parameters.metric else None
-    path = flow.PATHS[session.header.path]
-    return allocation.profile(condition.denoise, path, x0, eps, metric, free)
-
-
-def _padded(prior: Prior, g: Gop, frames: Pictures) -> Tensor:
-    """The frames that a GOP is coded as."""
-    spec = prior.spec
-    return pad(frames, g.length(spec.stride[0], spec.last_alone), spec.multiple)
-
-
-def _stills(g: Gop, frames: Pictures, grant: Grant) -> tuple[bytes, ...]:
-    """A GOP's coded stills; an empty one where none fits the grant."""
-    ends = ([frames[0]] if g.first == "still" else []) + ([frames[-1]] if g.last else [])
-    out: list[bytes] = []
-    empty = bitstream.gop_size(bitstream.empty_gop(g))
-    for picture in ends:
-        size = grant.still
-        if grant.record is not None:  # 5: lengths may grow
-            size = min(size, grant.record - empty - sum(map(len, out)) - 5)
-        data = stills.encode(picture, size)
-        out.append(data if grant.record is None or len(data) <= size else b"")
-    return tuple(out)
-
-
-def _fixed(latent: Tensor, known: dict[int, Tensor]) -> Tensor:
-    """The latent to steer to: that of the clip, and what the condition fixes."""
-    out = latent.clone()
-    for f, y in known.items():
-        out[:, f] = y
-    return out
-
-
-def _error(off: Tensor, g: Gop, stride: int) -> float:
-    """Squared latent error of the frames that a GOP shows: an isometric latent frame spreads its
-    error evenly over its `stride` frames, and the first one's is scaled up by as much."""
-    per_frame = (off**2).sum((0, 2, 3)).tolist()
-    total = 0.0
-    for f, e in enumerate(per_frame):
-        begin, end = (0, 1) if f == 0 else (1 + stride * (f - 1), 1 + stride * f)
-        total += e * max(0, min(end, g.frames) - max(begin, g.skip)) / stride
-    return total
-
-
 def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     config, spec = p.asked, prior.spec
@@ -356,7 +231,11 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
         raise ConfigError(f"prior {spec.id} has no mode {p.mode}; it has {', '.join(spec.modes)}")
     if config.stop is not None and config.stop > coded:
         raise ConfigError(f"stop is {config.stop}, expected 1 to {coded}")
-    length = config.gop or spec.gop
+    if p.only_base:  # not the generator's length: a keyframe costs what the mode gains
+        seconds = min(2**10, max(1, round(LONGEST_BASE * clip.fps)))
+        length = config.gop or min(seconds, clip.count)
+    else:
+        length = config.gop or spec.gop
     shift = spec.published_shift(clip.height) if config.preset == "paper" else p.shift
     overlap = p.overlap
     if config.overlap is None and overlap > length // 2:  # as near to the usual as it goes
@@ -372,7 +251,7 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
         knob=round(64 * (config.knob or p.knob or spec.knob)) / 64, multistep=p.multistep,
         audio=config.audio and clip.audio is not None,
         schedule=spec.schedule if p.scheduled else 0, alignment=p.alignment, reuse=config.reuse,
-        settings=spec.settings, pixel_aspect=clip.pixel_aspect,
+        settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.mode == "v2v",
     )  # fmt: skip
     try:
         header.check(Limits())

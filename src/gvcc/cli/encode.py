@@ -178,7 +178,8 @@ def encode(
             kept += part.data if place.straight and (verify or preset == "paper") else b""
             if part.pictures is not None:
                 q = part.quality
-                qualities.append(q if q is None or goal is None else goal.shown(q))
+                if part.data:
+                    qualities.append(q if q is None or goal is None else goal.shown(q))
                 promised.update(part.pictures.tobytes())
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior}
     report["mode"] = parameters.mode

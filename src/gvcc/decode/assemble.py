@@ -41,6 +41,12 @@ class Assembler:
         self._waiting = record, latent
         return ready
 
+    def show(self, pictures: Pictures) -> Pictures:
+        """The pictures that are final with these [n,H,W,3], which no other GOP can change."""
+        ready = self.finish()
+        self.made = pictures[-1:]
+        return np.concatenate([ready, pictures]) if len(ready) else pictures
+
     def conceal(self, gop: Gop) -> Pictures:
         """The pictures that are final once a GOP is given up: its own are copies of the last one
         made before it."""

@@ -11,13 +11,15 @@ from fractions import Fraction
 
 from gvcc.errors import Corrupt, TooLarge, Unsupported
 from gvcc.format import coders, schedules
+from gvcc.format.base import BaseRecord, write_base
+from gvcc.format.cursor import is_name
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
 
 MAGIC = b"\x8bGVC"
 VERSIONS = (2, 3, 4)
 """A file has the least version that can say what it says: 3 has settings and `reuse` besides, 4
-also a pixel aspect."""
+also a pixel aspect and bases."""
 MOST_SETTINGS, LONGEST_SETTING = 32, 4096  # of a header, and bytes of one
 # Positions in these lists, and in gop.FIRSTS, are the numbers in the file; only ever append.
 PATHS = ("rf", "vp")
@@ -25,16 +27,12 @@ RULES = ("em", "ou", "posterior")
 CODERS = coders.NAMES
 ALLOCATIONS = ("uniform", "matched")
 FULL_RANGE, AUDIO, MULTISTEP, SCHEDULE, BLEND, PIN = 1, 2, 4, 8, 16, 32
-LAST, FADE, RESIDUAL, FRACTION = (
-    4,
-    8,
-    16,
-    32,
-)  # of a GOP's layout byte; its two lowest bits number `first`
+# Of a GOP's layout byte; its two lowest bits number `first`.
+LAST, FADE, RESIDUAL, FRACTION, BASE = 4, 8, 16, 32, 64
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
-ASPECT = 1  # of the bits of version 4
+ASPECT, BASES = 1, 2  # of the bits of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
@@ -63,7 +61,7 @@ class Header:
     (gop.ALIGNMENTS). `schedule` is its number in schedules.SCHEDULES; 0: times follow from `shift`.
     `reuse` is p where the network is called at every p-th coded step only. `settings` are those of
     the prior that change its output (name, text), sorted by name. `pixel_aspect` is the width of a
-    pixel over its height.
+    pixel over its height. `bases`: GOPs may have a base (mode v2v).
     """
 
     prior: str
@@ -93,11 +91,12 @@ class Header:
     reuse: int = 1
     settings: tuple[tuple[str, str], ...] = ()
     pixel_aspect: Fraction = Fraction(1)
+    bases: bool = False
 
     @property
     def version(self) -> int:
         """The version of a file with this header."""
-        if self.pixel_aspect != 1:
+        if self.pixel_aspect != 1 or self.bases:
             return 4
         return 3 if self.reuse > 1 or self.settings else 2
 
@@ -137,7 +136,8 @@ class Header:
         pixels = self.width * self.height
         if max(self.width, self.height) > limits.side:
             raise TooLarge(f"{self.width}x{self.height} exceeds the limit of {limits.side} a side")
-        if pixels * min(self.gop, self.frames) > limits.gop_pixels:
+        # Of a GOP that is only a base the pictures come a few at a time.
+        if not self.bases and pixels * min(self.gop, self.frames) > limits.gop_pixels:
             raise TooLarge(f"a GOP of {self.width}x{self.height}x{self.gop} exceeds the limit")
 
     def _check_settings(self) -> None:
@@ -167,7 +167,7 @@ class GopRecord:
     header names a schedule, atoms in all (uniform allocation; else 0)
     and those of the last two latent frames apart (0: they are like the others), the drift check in
     units of 1/16, coded stills (empty: that picture is not given), the coded residual of the last
-    latent frame (empty: none), and the range-coded symbols."""
+    latent frame (empty: none), the base (None: the GOP has none), and the range-coded symbols."""
 
     gop: Gop
     stop: int
@@ -178,6 +178,7 @@ class GopRecord:
     residual: bytes
     symbols: bytes
     fraction: int = 0
+    base: BaseRecord | None = None
 
 
 def empty_gop(gop: Gop, stills: tuple[bytes, ...] | None = None) -> GopRecord:
@@ -244,7 +245,9 @@ def _extension(h: Header) -> bytes:
     for name, text in h.settings:
         out += _blob(name.encode("ascii")) + _blob(text.encode())
     if h.version > 3:
-        out += varint(ASPECT) + b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
+        out += varint(ASPECT * (h.pixel_aspect != 1) | BASES * h.bases)
+        if h.pixel_aspect != 1:
+            out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
     return out
 
 
@@ -272,13 +275,14 @@ def write_gop(record: GopRecord, index: int, header: bytes) -> bytes:
     g = record.gop
     layout = FIRSTS.index(g.first) | LAST * g.last | FADE * (g.fade > 0)
     layout |= RESIDUAL * (record.residual != b"") | FRACTION * (record.fraction > 0)
+    layout |= BASE * g.base
     head = bytes([layout]) + varint(g.frames)
     check = b"".join(c.to_bytes(1, "little", signed=True) for c in record.check)
     body = b"".join((
         bytes([record.stop, record.fraction] if record.fraction else [record.stop]), check,
         varint(record.atoms), varint(record.tail_atoms),
         *map(_blob, record.stills), _blob(record.residual) if record.residual else b"",
-        record.symbols,
+        _blob(write_base(record.base)) if record.base else b"", record.symbols,
     ))  # fmt: skip
     return write_record(GOP, head, body, index, header)
 
@@ -305,8 +309,3 @@ def write_audio(audio: Audio, header: bytes) -> bytes:
         parts += [varint(2 * gap if gap >= 0 else -2 * gap - 1), varint(p.duration), _blob(p.data)]
         due = p.pts + p.duration
     return write_record(SOUND, b"", b"".join(parts), 0, header)
-
-
-def is_name(raw: bytes) -> bool:
-    """Whether the bytes may be a name in a stream."""
-    return len(raw) <= 64 and all(33 <= c < 127 for c in raw)

@@ -30,7 +30,8 @@ class Gop:
 
     `last`: the last frame is coded as a still too, which conditions this GOP and may condition the
     next. `fade`: so many frames at the start are in the GOP before as well, and are cross-faded.
-    `context`: how many pictures `first` = previous stands for.
+    `context`: how many pictures `first` = previous stands for. `base`: it has a base, and no
+    condition else.
     `chained`: the next GOP may start from the last decoded picture, so its quality counts more (the
     encoder's business; not in the file).
     """
@@ -41,6 +42,7 @@ class Gop:
     last: bool = False
     fade: int = 0
     context: int = 1
+    base: bool = False
     chained: bool = field(default=False, compare=False)
 
     @property
@@ -59,7 +61,9 @@ class Gop:
 
     @property
     def mode(self) -> str:
-        """The published mode it belongs to."""
+        """The mode it belongs to."""
+        if self.base:
+            return "v2v"
         if self.fade or self.skip > 1:
             return "overlap"
         return "flf2v" if self.last else "t2v" if self.first == "none" else "i2v"

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
 from gvcc.errors import Corrupt, FormatError, TooLarge, Truncated, Unsupported
+from gvcc.format.base import read_base
 from gvcc.format.bitstream import (  # fmt: skip
     ALLOCATIONS,
     ASPECT,
     AUDIO,
+    BASE,
+    BASES,
     BLEND,
     CHECKS,
     CODERS,
@@ -42,71 +45,23 @@ from gvcc.format.bitstream import (  # fmt: skip
     Limits,
     Stream,
     crc,
-    is_name,
 )
+from gvcc.format.cursor import Cursor
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour, Packet
 
 _PIECE = 2**20  # bytes read at once: a length that lies must not cost memory
 
 
-class _Cursor:
-    """A read position; running past the end raises `Truncated`, or Corrupt inside a record."""
-
-    def __init__(self, data: bytes, error: type[FormatError] = Truncated) -> None:
-        self.data, self.at, self.error = memoryview(data), 0, error
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > len(self.data) - self.at:
-            raise self.error(f"the data end inside {what}")
-        self.at += count
-        return bytes(self.data[self.at - count : self.at])
-
-    def byte(self, what: str) -> int:
-        return self.take(1, what)[0]
-
-    def varint(self, what: str) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            b = self.byte(what)
-            value |= (b & 0x7F) << shift
-            if b < 0x80:
-                if b == 0 and shift:
-                    raise Corrupt(f"{what}: number not in its shortest form")
-                if value >= 2**64:
-                    break
-                return value
-        raise Corrupt(f"{what}: number exceeds 64 bits")
-
-    def blob(self, what: str) -> bytes:
-        return self.take(self.varint(what), what)
-
-    def text(self, what: str) -> str:
-        raw = self.blob(what)
-        if not is_name(raw):
-            raise Corrupt(f"{what} is not a name")
-        return raw.decode("ascii")
-
-    def name(self, table: tuple[str, ...], what: str) -> str:
-        i = self.byte(what)
-        if i >= len(table):
-            raise Unsupported(f"{what} number {i} is not known to this version")
-        return table[i]
-
-    def done(self, what: str) -> None:
-        if self.at != len(self.data):
-            raise Corrupt(f"{len(self.data) - self.at} bytes too many in {what}")
-
-
-def _fraction(c: _Cursor, what: str) -> Fraction:
+def _fraction(c: Cursor, what: str) -> Fraction:
     n, d = c.varint(what), c.varint(what)
     if d == 0 or n == 0 or Fraction(n, d).denominator != d:
         raise Corrupt(f"{what} {n}/{d} is not a fraction in lowest terms above 0")
     return Fraction(n, d)
 
 
-def _extension(body: _Cursor, version: int) -> dict[str, Any]:
-    """What versions 3 and 4 have besides: `reuse`, the prior's settings, a pixel aspect."""
+def _extension(body: Cursor, version: int) -> dict[str, Any]:
+    """What versions 3 and 4 have besides: `reuse`, the prior's settings, a pixel aspect, bases."""
     reuse, count = body.varint("reuse"), body.varint("number of settings")
     if count > MOST_SETTINGS:
         raise TooLarge(f"{count} settings of the prior exceed the limit of {MOST_SETTINGS}")
@@ -123,15 +78,15 @@ def _extension(body: _Cursor, version: int) -> dict[str, Any]:
             raise Corrupt("version 3 for a header that says nothing new")
         return out
     extras = body.varint("extras")
-    if extras & ~ASPECT:
+    if extras & ~(ASPECT | BASES):
         raise Unsupported(f"extras {extras:#x} are reserved")
     aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
-    if aspect == 1:
+    if aspect == 1 and (extras & ASPECT or not extras):
         raise Corrupt("version 4 for a header that says nothing new")
-    return out | {"pixel_aspect": aspect}
+    return out | {"pixel_aspect": aspect, "bases": bool(extras & BASES)}
 
 
-def _header(body: _Cursor, version: int) -> Header:
+def _header(body: Cursor, version: int) -> Header:
     flags = body.byte("flags")
     if flags & ~(FULL_RANGE | AUDIO | MULTISTEP | SCHEDULE | BLEND | PIN):
         raise Unsupported(f"flags {flags:#x} are reserved")
@@ -179,7 +134,7 @@ class StoredGop:
         """The GOP's fields; Corrupt if the checksum or a field is wrong."""
         if not self.whole:
             raise Corrupt(f"the checksum of GOP {self.index} does not match")
-        c = _Cursor(self.body, Corrupt)
+        c = Cursor(self.body, Corrupt)
         stop = c.byte("stop")
         fraction = c.byte("fraction of a step") if self.layout & FRACTION else 0
         check = tuple(int.from_bytes(c.take(1, "check"), "little", signed=True)
@@ -187,6 +142,7 @@ class StoredGop:
         atoms, tail_atoms = c.varint("atoms"), c.varint("tail atoms")
         stills = tuple(c.blob("a still") for _ in range(self.gop.stills))
         residual = c.blob("the residual") if self.layout & RESIDUAL else b""
+        base = read_base(c.blob("the base")) if self.gop.base else None
         symbols = c.take(len(self.body) - c.at, "symbols")
         if self.layout & RESIDUAL and not residual:
             raise Corrupt("a residual is announced and empty")
@@ -199,8 +155,13 @@ class StoredGop:
             raise Corrupt(f"{total} atoms do not fit the record")
         if len(symbols) % 4:
             raise Corrupt("symbols are not whole 32-bit words")
+        if base is not None:
+            if base.start is None and (stop or fraction or total or symbols or any(check)):
+                raise Corrupt("symbols of a trajectory where there is none")
+            if base.start is not None and base.start > stop:
+                raise Corrupt(f"a trajectory that begins at step {base.start} and stops at {stop}")
         return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols,
-                         fraction)  # fmt: skip
+                         fraction, base)  # fmt: skip
 
 
 class LostAudio(NamedTuple):
@@ -231,7 +192,7 @@ class StreamReader:
         if crc(front) != seal:
             raise Corrupt("the header's checksum does not match")
         self.head = front + seal
-        self.header = _header(_Cursor(body, Corrupt), version)
+        self.header = _header(Cursor(body, Corrupt), version)
         self.header.check(limits or Limits())
         self.clip_frames = 0
 
@@ -251,10 +212,10 @@ class StreamReader:
             if len(raw) == 10:
                 raise Corrupt(f"{what}: number exceeds 64 bits")
             raw += self._take(1, what)
-        body = self._take(_Cursor(raw, Corrupt).varint(what), what)
+        body = self._take(Cursor(raw, Corrupt).varint(what), what)
         return raw + body, body
 
-    def _record(self, index: int, kind: int) -> tuple[_Cursor, bytes, bool]:
+    def _record(self, index: int, kind: int) -> tuple[Cursor, bytes, bool]:
         """Head and body of the next record, and whether the body's checksum matches."""
         found = self._take(1, "a record")
         raw, head = self._blob("a record")
@@ -263,7 +224,7 @@ class StreamReader:
             raise Corrupt(f"the checksum of record {index}'s head does not match")
         if found[0] != kind:
             raise Corrupt(f"record {index} is of kind {found[0]:#x}")
-        c = _Cursor(head, Corrupt)
+        c = Cursor(head, Corrupt)
         body = self._take(c.varint("a record's length"), "a record")
         return c, body, crc(seal, body) == self._take(4, "a record's checksum")
 
@@ -300,12 +261,16 @@ class StreamReader:
         return Truncated(f"{error}: {whole} GOPs are whole, {frames}", whole)
 
 
-def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
+def _place(c: Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     """Where a GOP stands in the clip, and its layout, from its record's head."""
     layout, frames = c.byte("layout"), c.varint("frames of a GOP")
     c.done("a GOP's head")
-    if layout >= 2 * FRACTION:
+    if layout >= 2 * BASE:
         raise Unsupported(f"layout {layout:#x} is not known to this version")
+    if layout & BASE and not h.bases:
+        raise Corrupt("a base in a stream that announces none")
+    if layout & BASE and layout & ~(BASE | FRACTION):
+        raise Corrupt(f"a base with layout {layout:#x}")
     first, fade = FIRSTS[layout & 3], h.overlap if layout & FADE else 0
     if layout & FADE and not h.overlap:
         raise Corrupt("a cross-fade in a stream without overlap")
@@ -313,8 +278,8 @@ def _place(c: _Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     if h.alignment == "blend" and first != "none":
         raise Corrupt("a GOP with a condition in a stream whose GOPs are blended")
     context = h.overlap if h.alignment == "pin" and first == "previous" else 1
-    gop = Gop(0, frames, first, bool(layout & LAST), fade, context)
-    gop = Gop(end - gop.skip - fade, frames, first, gop.last, fade, context)
+    gop = Gop(0, frames, first, bool(layout & LAST), fade, context, bool(layout & BASE))
+    gop = replace(gop, start=end - gop.skip - fade)
     gop.check(before, h.frames, h.gop, h.overlap)
     return gop, layout
 
@@ -329,7 +294,7 @@ def _audio_or_lost(payload: bytes, whole: bool) -> Audio | LostAudio:
 
 
 def _audio(payload: bytes) -> Audio:
-    c = _Cursor(payload, Corrupt)
+    c = Cursor(payload, Corrupt)
     codec, layout = c.text("audio codec"), c.text("audio layout")
     rate, base = c.varint("audio rate"), _fraction(c, "audio time base")
     extradata, count = c.blob("audio extradata"), c.varint("audio packets")

@@ -78,12 +78,17 @@ def decode_stream(decoder: str, depth: int, stream: bytes, height: int, width: i
         raise Corrupt(f"the still holds {found}, not one {form} picture of {height} x {width}")
     if frames[0].is_corrupt:
         raise Corrupt("the still is damaged")
+    return planar(frames[0], depth)
+
+
+def planar(frame: av.VideoFrame, depth: int) -> NDArray[Any]:
+    """A decoded 4:2:0 picture of 8 or 10 bits as [3 H / 2, W]."""
     rows = []
-    for plane in frames[0].planes:
+    for plane in frame.planes:
         samples = np.frombuffer(plane, np.uint8 if depth == 8 else "<u2")
         stride = plane.line_size // samples.itemsize
         rows.append(samples.reshape(-1, stride)[: plane.height, : plane.width].ravel())
-    return np.concatenate(rows).reshape(-1, width)
+    return np.concatenate(rows).reshape(-1, frame.width)
 
 
 def _bytes(bits: str) -> bytes:

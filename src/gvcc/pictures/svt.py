@@ -42,7 +42,7 @@ def _ordinary() -> Iterator[None]:
 def encoder(
     width: int, height: int, pixels: str, time_base: Fraction, options: dict[str, str]
 ) -> av.VideoCodecContext:
-    """An open encoder of pictures of a size and pixel format (FFmpeg's name).
+    """An open encoder of pictures of a size and pixel format (FFmpeg's name), one each `time_base`.
 
     av.error.FFmpegError if it takes no such pictures or options.
     """
@@ -50,7 +50,8 @@ def encoder(
     context = av.CodecContext.create("libsvtav1", "w")
     assert isinstance(context, av.VideoCodecContext)
     context.width, context.height, context.pix_fmt = width, height, pixels
-    context.time_base, context.options = time_base, options
+    context.time_base, context.framerate = time_base, 1 / time_base
+    context.options = options
     with _ordinary():
         context.open()
     return context

@@ -20,6 +20,7 @@ OVERLAP = 5  # frames, in mode overlap
 PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
+BASES, BASE_SIZES = ("auto", "av1", "vvc"), ("auto", "1", "2", "4")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Preset:
     overlap: int = 0
     alignment: str = "fade"
     scheduled: bool = False
+    base_share: float = 1.0
 
 
 PRESETS = {
@@ -59,6 +61,7 @@ PRESETS = {
         multistep=False, seed=42, atoms=64, tail_atoms=128, codebook_size=16384, knob=1.0,
         metric=False,
     ),
+    "v2v": Preset(mode="v2v"),
     "free-gvc": Preset(steps=None, shift=1.0, mode="overlap", overlap=OVERLAP, alignment="pin",
                        scheduled=True),
 }  # fmt: skip
@@ -79,7 +82,10 @@ class EncodeConfig:
     preset or the prior has it. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan;
     `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
     goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
-    between: faster, and a little worse. `settings` are those of the prior that change its output;
+    between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1", "vvc",
+    "auto": what is at hand), `base_size` the part of each side it is coded at ("1", "2", "4",
+    "auto"), and `base_share` its share of the bytes: 1 is a base alone, in GOPs of up to ten
+    seconds. `settings` are those of the prior that change its output;
     `offload` keeps its network in the main memory, block by block on the device. `device` is where
     the prior is loaded, a name as of devices.pick: a prior that is given stays where it is.
     """
@@ -108,6 +114,9 @@ class EncodeConfig:
     knob: float | None = None
     audio: bool = True
     reuse: int = 1
+    base: str | None = None
+    base_size: str | None = None
+    base_share: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     offload: bool = False
@@ -160,6 +169,11 @@ class Parameters(Preset):
     asked: EncodeConfig = field(default_factory=EncodeConfig)
     goal: Goal | None = None
 
+    @property
+    def only_base(self) -> bool:
+        """Whether the GOPs are bases, and nothing is sampled."""
+        return self.mode == "v2v" and self.base_share == 1
+
 
 def _resolved(config: EncodeConfig) -> Parameters:
     if config.preset not in PRESETS:
@@ -178,6 +192,7 @@ def _resolved(config: EncodeConfig) -> Parameters:
         raise unknown("alignment", config.alignment, SHARING)
     if p["alignment"] in SHARING and p["mode"] != "overlap":
         raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
+    _choose_base(config, p)
     _choose_coder(config, p)
     if config.atoms is not None:
         p["atoms"], p["allocation"], p["tail_atoms"] = config.atoms, "uniform", None
@@ -208,6 +223,30 @@ def _resolved(config: EncodeConfig) -> Parameters:
             raise ConfigError(f"{name} is {value}, expected {low} to {high}")
     aim = None if config.quality is None else goal(config.quality)
     return Parameters(**p, asked=config, goal=aim)
+
+
+def _choose_base(config: EncodeConfig, p: dict[str, Any]) -> None:
+    """Set the base's share in the parameters `p`; ConfigError for what does not go together."""
+    given = [n for n in ("base", "base_size", "base_share") if getattr(config, n) is not None]
+    if p["mode"] != "v2v":
+        if given:
+            name = given[0].replace("_", " ")
+            raise ConfigError(f"{name} is for mode v2v, not {p['mode']}")
+        return
+    if config.preset == "paper":
+        raise ConfigError("preset paper is GVCC as published: it has no mode v2v")
+    for name, known in (("base", BASES), ("base_size", BASE_SIZES)):
+        if (value := getattr(config, name)) is not None and value not in known:
+            raise unknown(name.replace("_", " "), value, known)
+    if config.base_share is not None:
+        if not 0 < config.base_share <= 1:
+            raise ConfigError(f"base share is {config.base_share}, expected above 0 and up to 1")
+        p["base_share"] = config.base_share
+    if p["base_share"] == 1:
+        for name in ("stop", "atoms", "codebook", "steps", "coder", "seed"):
+            if getattr(config, name) is not None:
+                raise ConfigError(f"{name} is of a trajectory, and mode v2v has none here: give a "
+                                  "base share below 1")  # fmt: skip
 
 
 def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:

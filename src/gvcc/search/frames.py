@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,3 +36,8 @@ class FrameWindow:
                 at = self._start + len(self._held)
                 raise MediaError(f"the clip ends at frame {at}, before it should") from None
         return np.stack(self._held[: gop.frames])
+
+    def each(self, gop: Gop) -> Iterator[Pictures]:
+        """The GOP's frames [H,W,3] one by one, none of which is kept; as `take` else."""
+        for n in range(gop.frames):
+            yield self.take(replace(gop, start=gop.start + n, frames=1))[0]

@@ -80,6 +80,8 @@ class Pacer:
         self.empty = [
             max(bitstream.gop_size(bitstream.empty_gop(v)) for v in c) for c in candidates
         ]
+        if parameters.only_base:
+            self.empty = [e + _LEAST_BASE for e in self.empty]
         smallest = len(head) + sound + sum(self.empty)
         shape = header.frames, header.height, header.width
         target = asked.target(*shape, header.fps)
@@ -92,7 +94,8 @@ class Pacer:
                 f"{target} bytes cannot be reached; the smallest file is {smallest} bytes{of_them}",
                 smallest,
             )
-        self._check_use(target, smallest)
+        if not parameters.only_base:
+            self._check_use(target, smallest)
         self.left = None if target is None else target - len(head) - sound
         if self.left is None:
             self.still = [int(STILL_BPP * header.height * header.width / 8)] * len(gops)
@@ -100,6 +103,16 @@ class Pacer:
             each = STILL_SHARE * (self.left - sum(self.empty)) / header.frames
             self.still = [int(each * g.frames) for g in gops]
         self.predicted: list[list[float]] = [[float(f)] for f in self.free]
+        if parameters.only_base:
+            self.predicted = [[float(g.frames)] for g in gops]
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Say what the GOPs ask for beside each other."""
+        self.predicted = [[w] for w in weights]
+
+    def most(self, i: int) -> int | None:
+        """Bytes of GOP number i, the next one, if all later ones were as small as they go."""
+        return None if self.left is None else self.left - sum(self.empty[i + 1 :])
 
     def _check_use(self, target: int | None, smallest: int) -> None:
         """ConfigError for a size, or an M, that says more of the latent than the prior can use:
@@ -204,6 +217,7 @@ class Pacer:
             self.left -= size
 
 
+_LEAST_BASE = 64  # bytes of a base, as small as it goes
 _LEAST = 2  # bits per frame-step below which coding none of it is the better choice;
 _FIRST = 4  # a GOP's first count needs a few more
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gvcc.errors import ConfigError, unknown
 from gvcc.format.gop import Gop, legal_length
 
-MODES = ("t2v", "i2v", "flf2v", "auto", "overlap")
+MODES = ("t2v", "i2v", "flf2v", "auto", "overlap", "v2v")
 SHARING = ("blend", "pin")
 """Alignments (gop.ALIGNMENTS) of mode overlap; cross-fades alone are t2v with an overlap."""
 
@@ -24,8 +24,8 @@ def plan(
     picture before it, a still every `refresh` GOPs (0: only the first). flf2v: a still at each
     boundary, shared by both sides. auto: as i2v; `variants` has the choice. overlap: no stills;
     `overlap` frames are shared as `alignment` says, but every `refresh`-th GOP with "pin" starts
-    from nothing. No GOP crosses a cut; `cuts` are numbers of frames that start a new scene. Raises
-    ConfigError for illegal arguments, at once.
+    from nothing. v2v: GOPs with a base, end to end. No GOP crosses a cut; `cuts` are numbers of
+    frames that start a new scene. Raises ConfigError for illegal arguments, at once.
 
     A chained GOP repeats one frame of the GOP before it (GVCC's I2V does not: there the condition
     is a picture one frame too early), so N GOPs of 33 have 32 N + 1 frames in i2v and flf2v.
@@ -36,7 +36,7 @@ def plan(
         raise ConfigError(f"a clip needs at least one frame, got {frames}")
     if gop < 1 or gop != legal_length(gop, stride):
         raise ConfigError(f"GOP length {gop} is not 1 modulo {stride}")
-    if gop == 1 and mode != "t2v":
+    if gop == 1 and mode not in ("t2v", "v2v"):
         raise ConfigError(f"mode {mode} needs GOPs of more than one frame")
     if not 0 <= overlap <= gop // 2:
         low = 1 if mode == "overlap" else 0
@@ -55,6 +55,11 @@ def plan(
     if refresh and not chained:
         raise ConfigError("refresh is for modes i2v and auto and alignment pin")
     edges = [0, *sorted({c for c in cuts if 0 < c < frames}), frames]
+    if mode == "v2v":
+        return (
+            Gop(at, min(gop, end - at), base=True)
+            for begin, end in zip(edges, edges[1:], strict=False) for at in range(begin, end, gop)
+        )  # fmt: skip
     if mode == "overlap":
         return _overlapped(edges, gop, overlap, refresh, alignment)
     return _plan(edges, gop, mode, overlap, refresh)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -52,13 +52,16 @@ def of_header(header: Header, config: EncodeConfig, clip: Clip) -> str:
     return json.dumps({"settings": asked, "clip": source})
 
 
-def of_pictures(pictures: Pictures) -> str:
-    """The proof of a GOP: a digest of the clip's pictures that it codes, uint8 [n,H,W,3]."""
-    return hashlib.sha256(np.ascontiguousarray(pictures).data).hexdigest()
+def of_pictures(pictures: Iterable[Pictures]) -> str:
+    """The proof of a GOP: a digest of the clip's pictures that it codes, uint8 [H,W,3] each."""
+    found = hashlib.sha256()
+    for picture in pictures:
+        found.update(np.ascontiguousarray(picture).data)
+    return found.hexdigest()
 
 
 def whole(
-    begun: Begun, head: bytes, proof: str, pictures: Callable[[int], Pictures]
+    begun: Begun, head: bytes, proof: str, pictures: Callable[[int], Iterable[Pictures]]
 ) -> Iterator[StoredGop]:
     """The whole GOPs at the beginning of a stream, all proved before the first is handed out.
 

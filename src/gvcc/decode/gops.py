@@ -1,0 +1,56 @@
+"""One GOP's record -> its latent or, of a GOP that is nothing but a base, its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from gvcc.decode import trajectory as track
+from gvcc.decode.session import Given, References, Session
+from gvcc.decode.times import times
+from gvcc.format.base import BaseRecord
+from gvcc.format.bitstream import GopRecord, Header
+from gvcc.pictures import base
+from gvcc.records import Pictures
+
+AT_ONCE = 8  # pictures of a base that are held together
+
+
+class Decoded(NamedTuple):
+    """A GOP's final latent, and the pictures that it was conditioned on."""
+
+    latent: Tensor
+    given: Given
+
+
+def decode_record(
+    session: Session, index: int, record: GopRecord, before: References,
+    observe: Callable[[int, Tensor], None],
+) -> Decoded:  # fmt: skip
+    """GOP number `index`, after what the one before left. Raises FormatError for fields that are no
+    such."""
+    g, header = record.gop, session.header
+    given = session.given(g, record.stills, before)
+    condition = session.condition(g, given)
+    shape, coder = session.shape(g), session.coder()
+    free = track.free_of(condition.known, shape[1])
+    noise = track.Read(coder, header, index, record, shape, free)
+    at = times(header, record.stop, record.fraction)
+    latent = track.run(condition, header, index, shape, coder, at, noise, observe)
+    return Decoded(session.corrected(latent, record.residual), given)
+
+
+def base_pictures(coded: BaseRecord, header: Header, frames: int) -> Iterator[Pictures]:
+    """The pictures of a GOP of so many frames by its base alone, a few at a time [n,H,W,3]. Raises
+    Corrupt, as soon as what is wrong with it is met."""
+    held: list[Pictures] = []
+    for picture in base.decode(coded, header.height, header.width, frames):
+        held.append(picture)
+        if len(held) == AT_ONCE:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)

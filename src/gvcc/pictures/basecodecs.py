@@ -1,0 +1,257 @@
+"""The two classical codecs of a base layer: AV1 and VVC streams, 10 bit, 4:2:0.
+
+A base stream is one closed group of pictures: a keyframe first, and nothing that it needs before
+it. What a decoder can derive is taken out: of AV1 the temporal delimiters, of VVC the start codes.
+Pictures are planar, [3 H / 2, W] little-endian uint16 (stills.to_rgb), H and W multiples of 8.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcc.errors import ConfigError, Corrupt
+from gvcc.format.bitstream import varint
+from gvcc.pictures import stillcodecs, svt
+from gvcc.pictures.stillcodecs import Unpackable
+
+Planes = NDArray[np.uint16]
+_DELIMITER, _METADATA, _PADDING = 2, 5, 15  # OBU types that no picture needs
+_ENDS = (3, 4, 6)  # frame header, tile group, frame: a decoder may be given what it has
+_VVC_IGNORED = (16, 20, 23, 24)  # parameter sets of decoding order aside: VPS 14 is kept
+
+
+class Spool:
+    """Pictures of a group in a file, so that they can be read more than once and memory does not
+    grow with their number: planar ones of `height` and `width`, or RGB."""
+
+    def __init__(self, height: int, width: int, rgb: bool = False) -> None:
+        self.height, self.width, self.count = height, width, 0
+        self._file = tempfile.NamedTemporaryFile(prefix="gvcc-base-")  # noqa: SIM115
+        self._shape = (height, width, 3) if rgb else (3 * height // 2, width)
+        self._type = np.dtype("u1" if rgb else "<u2")
+
+    def add(self, picture: NDArray[Any]) -> None:
+        """One picture more. ConfigError if the disk is full."""
+        assert picture.shape == self._shape
+        try:
+            self._file.write(np.ascontiguousarray(picture, self._type).tobytes())
+        except OSError as e:
+            raise ConfigError(f"{self._file.name}: {e.strerror}; $TMPDIR chooses the folder") from e
+        self.count += 1
+
+    @property
+    def path(self) -> Path:
+        """The file, all of it written."""
+        self._file.flush()
+        return Path(self._file.name)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        each = math.prod(self._shape) * self._type.itemsize
+        with self.path.open("rb") as f:
+            for _ in range(self.count):
+                yield np.frombuffer(f.read(each), self._type).reshape(self._shape)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+class BaseCodec(NamedTuple):
+    """One way to code a base. Indices of quality count from `finest` to `coarsest`; a stream
+    shrinks by about 2^-`slope` with each. `told` makes of an index the quantiser that a restorer
+    is told, 0 to 255: AV1's base quantiser index, four times VVC's QP."""
+
+    name: str
+    finest: int
+    coarsest: int
+    slope: float
+    start: int  # about right for 0.01 bits per coded pixel
+    scout: str | None  # preset that finds an index at a part of the time
+    scout_ratio: float  # of its size to that of the codec's preset
+    preset: str
+    told: Callable[[int], int]
+    write: Callable[[Spool, Fraction, str, int], bytes]
+    units: Callable[[bytes], Iterator[bytes]]  # a stream -> packets for the decoder; Corrupt
+    decoder: str
+
+
+# -- AV1 --------------------------------------------------------------------------------------
+
+
+def _leb128(data: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for i in range(8):
+        if at + i >= len(data):
+            raise Corrupt("a base ends inside a length")
+        value |= (data[at + i] & 127) << 7 * i
+        if data[at + i] < 128:
+            return value, at + i + 1
+    raise Corrupt("a length in a base is too long")
+
+
+def _obus(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """The OBUs of a low-overhead stream: type, and the whole of it. Raises Corrupt."""
+    data, at = memoryview(stream), 0
+    while at < len(data):
+        head = data[at]
+        if head & 0x82 != 2 or head & 4 and at + 1 >= len(data):
+            raise Corrupt("a base holds no OBU where one should begin")
+        length, body = _leb128(data, at + 1 + (head >> 2 & 1))
+        if length > len(data) - body:
+            raise Corrupt("an OBU of a base is cut off")
+        yield head >> 3 & 15, bytes(data[at : body + length])
+        at = body + length
+
+
+def _av1_units(stream: bytes) -> Iterator[bytes]:
+    held = b""
+    for kind, obu in _obus(stream):
+        if kind in (_DELIMITER, _METADATA, _PADDING):
+            raise Corrupt(f"an OBU of type {kind} in a base")
+        held += obu
+        if kind in _ENDS:
+            yield held
+            held = b""
+    if held:
+        raise Corrupt("a base ends between two pictures")
+
+
+def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
+    # Sixteenths of a CRF. It has quarters, of which the coarsest ones differ by 8 % of the size;
+    # between them the Lagrangian does the rest, by which the encoder weighs bits against error.
+    quarter = round(index / 4)
+    strength = 0.06 + 0.4 * min(1.0, max(0.0, (quarter - 225) / 30))
+    weight = round(128 * 2 ** ((index / 4 - quarter) * strength))
+    params = f"rc=0:crf={quarter / 4}:tune=1:lp=2:keyint=-1:scd=0"
+    params += f":lambda-scale-factors=[{','.join([str(weight)] * 7)}]"
+    options = {"preset": preset, "svtav1-params": params}
+    out = bytearray()
+    try:
+        context = svt.encoder(spool.width, spool.height, "yuv420p10le", 1 / fps, options)
+
+        def keep(packets: list[Any]) -> None:
+            for packet in packets:
+                for kind, obu in _obus(bytes(packet)):
+                    if kind not in (_DELIMITER, _METADATA, _PADDING):
+                        out.extend(obu)
+
+        for i, planes in enumerate(spool):
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p10le")
+            frame.pts = i
+            keep(context.encode(frame))
+        keep(context.encode(None))
+    except av.error.FFmpegError as err:
+        raise Unpackable(f"libsvtav1: {err.strerror}") from err
+    return bytes(out)
+
+
+# -- VVC --------------------------------------------------------------------------------------
+
+
+def _nal_units(stream: bytes) -> list[bytes]:
+    """NAL units of an Annex B stream."""
+    # A start code takes the zeros before it, and no NAL unit ends in a zero.
+    return [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")][1:]
+
+
+def _vvc_units(stream: bytes) -> Iterator[bytes]:
+    """Packets of whole access units with start codes, which the parameter sets precede."""
+    at, held = 0, b""
+    while at < len(stream):
+        length, begin = _leb128(memoryview(stream), at)
+        at = begin + length
+        unit = stream[begin:at]
+        if length < 3 or at > len(stream):
+            raise Corrupt("a NAL unit of a base is cut off")
+        # Inside a unit these start another one, whose size nobody has checked.
+        if b"\0\0\0" in unit or b"\0\0\1" in unit or b"\0\0\2" in unit:
+            raise Corrupt("a start code inside a base")
+        held += b"\0\0\0\1" + unit
+        if unit[1] >> 3 < 12:  # a slice: one for each picture
+            yield held
+            held = b""
+    if held:
+        raise Corrupt("a base ends between two pictures")
+
+
+def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
+    # Eighths of a QP: between whole ones the Lagrangian does the rest, as above.
+    qp = round(index / 8)
+    weight = 2 ** ((index / 8 - qp) / 2)
+    params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={' '.join([f'{weight:.4f}'] * 7)}"
+    path = stillcodecs.ffmpeg()
+    if path is None:
+        raise Unpackable("imageio-ffmpeg >= 0.8 is not installed")
+    size = f"{spool.width}x{spool.height}"
+    command = [path, "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "yuv420p10le",
+               "-video_size", size, "-framerate", str(fps), "-i", str(spool.path),
+               "-c:v", "libvvenc", "-preset", preset, "-qp", str(qp), "-qpa", "0",
+               "-period", "10000", "-threads", str(min(4, os.cpu_count() or 1)),
+               "-vvenc-params", params, "-f", "vvc", "-"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode or not done.stdout:
+        raise Unpackable(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-200:]}")
+    units = [u for u in _nal_units(done.stdout) if u[1] >> 3 not in _VVC_IGNORED[1:]]
+    return b"".join(varint(len(u)) + u for u in units)
+
+
+# Positions are file numbers: only ever append.
+CODECS = (
+    BaseCodec("av1", 16, 4 * 280, 0.008, 4 * 255, None, 1, "4", lambda i: min(255, round(i / 4)),
+              _av1_write, _av1_units, "libdav1d"),
+    BaseCodec("vvc", 8 * 12, 8 * 63, 0.02, 8 * 40, "faster", 1.25, "medium",
+              lambda i: round(i / 2), _vvc_write, _vvc_units, "vvc"),
+)  # fmt: skip
+NUMBERS = {codec.name: number for number, codec in enumerate(CODECS)}
+
+
+@dataclass
+class _Count:
+    left: int
+
+
+def decode(
+    codec: BaseCodec, stream: bytes, height: int, width: int, count: int
+) -> Iterator[Planes]:
+    """The `count` pictures of a stream, planar, as they are decoded. Raises Corrupt, at the end too
+    if there are not so many."""
+    context = av.CodecContext.create(codec.decoder, "r")
+    context.thread_count = min(4, os.cpu_count() or 1) if codec.decoder == "libdav1d" else 1
+    # FFmpeg allocates whole coding tree units, of up to 128 x 128.
+    most = (-height % 128 + height) * (-width % 128 + width)
+    context.options = {"max_pixels": str(most), "err_detect": "explode"}
+    got = _Count(count)
+    try:
+        for unit in codec.units(stream):
+            for frame in context.decode(av.Packet(unit)):
+                yield _planes(frame, height, width, got)
+        for frame in context.decode(None):
+            yield _planes(frame, height, width, got)
+    except av.error.FFmpegError as err:
+        raise Corrupt(f"the base does not decode: {err.strerror}") from err
+    if got.left:
+        raise Corrupt(f"the base holds {count - got.left} pictures, not {count}")
+
+
+def _planes(frame: Any, height: int, width: int, got: _Count) -> Planes:
+    found = frame.format.name, frame.height, frame.width
+    if found != ("yuv420p10le", height, width):
+        raise Corrupt(f"the base holds a picture {found}, not yuv420p10le of {height} x {width}")
+    if frame.is_corrupt:
+        raise Corrupt("the base is damaged")
+    if not got.left:
+        raise Corrupt("the base holds more pictures than the group")
+    got.left -= 1
+    return stillcodecs.planar(frame, 10)

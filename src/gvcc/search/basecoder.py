@@ -1,0 +1,139 @@
+"""Codes a GOP as a base: its size and quantiser for the bytes it may have, or for a quality."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from gvcc.errors import TargetUnreachable
+from gvcc.format import bitstream
+from gvcc.format.base import BaseRecord
+from gvcc.format.bitstream import GopRecord, Header
+from gvcc.format.gop import Gop
+from gvcc.pictures import base, enlarge
+from gvcc.pictures.basecodecs import Spool
+from gvcc.records import Pictures
+from gvcc.search import bases
+from gvcc.search.config import Parameters
+from gvcc.search.quality import Goal
+
+_SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
+_PROBES = 8  # of a GOP's quality
+_TOGETHER = 32  # pictures that are measured together
+
+
+class CodedBase(NamedTuple):
+    """A GOP's record, the quality that was asked for, and the digest of the clip's own pictures."""
+
+    record: GopRecord
+    quality: float | None
+    digest: str
+
+
+class BaseCoder:
+    """Codes one GOP after another; remembers where the last one's search ended."""
+
+    def __init__(self, header: Header, parameters: Parameters) -> None:
+        self.header, self.parameters = header, parameters
+        asked = parameters.asked
+        self.codec = bases.chosen(asked.base or "auto")
+        size = asked.base_size or "auto"
+        least = min(header.height, header.width)
+        possible = [s for s in enlarge.SIZES if s == 1 or least >= s * _SMALLEST]
+        self.sizes = possible if size == "auto" else [int(size)]
+        self.reached: dict[int, int] = {}  # size -> index of the GOP before
+
+    def weight(self, pictures: Iterable[Pictures]) -> float:
+        """Bytes of some pictures at a fixed quality by a fast preset: what they ask for beside
+        others."""
+        h, w = self.header.height, self.header.width
+        size = self.sizes[-1] if len(self.sizes) == 1 else self.sizes[min(1, len(self.sizes) - 1)]
+        with closing(base.spooled(pictures, h, w, (size,))[size]) as spool:
+            return float(len(bases.weighed(spool, size, self.header.fps).stream))
+
+    def code(
+        self, gop: Gop, pictures: Iterable[Pictures], room: int | None, most: int | None,
+        tell: Callable[[int], None],
+    ) -> CodedBase:  # fmt: skip
+        """A GOP whose record has at most `room` bytes or, where no base is so small, at most `most`
+        (None: any; then there is a goal of quality). `tell(n)` after the n-th encode. Raises
+        TargetUnreachable, with the size of the smallest record."""
+        header, seen = self.header, hashlib.sha256()
+
+        def noted() -> Iterator[Pictures]:
+            for picture in pictures:
+                seen.update(np.ascontiguousarray(picture).data)
+                yield picture
+
+        goal, quality = self.parameters.goal, None
+        kept = Spool(header.height, header.width, rgb=True) if goal else None
+        spools = base.spooled(noted(), header.height, header.width, self.sizes, kept)
+        try:
+            empty = bitstream.empty_gop(gop)
+            if goal is None or kept is None:
+                assert room is not None and most is not None
+                own = bitstream.gop_size(empty) + 8  # lengths grow
+                found = self._within(spools, room - own, most - own, tell)
+            else:
+                found, quality = self._good(spools, kept, goal, tell)
+            return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
+        finally:
+            for spool in (*spools.values(), *([kept] if kept else [])):
+                spool.close()
+
+    def _within(
+        self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
+    ) -> BaseRecord:
+        """The largest size at which a base fits."""
+        fps, smallest = self.header.fps, 0
+        for limit in dict.fromkeys((room, most)):
+            for size, spool in spools.items():
+                found = bases.fit(spool, self.codec, size, fps, limit, self.reached.get(size), tell)
+                if found.record is not None:
+                    self.reached[size] = found.quality
+                    return found.record
+                smallest = found.smallest
+        raise TargetUnreachable(
+            f"no base of a GOP has {most} bytes; the smallest has {smallest}", smallest
+        )
+
+    def _good(
+        self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]
+    ) -> tuple[BaseRecord, float]:
+        """The smallest base that has the goal's quality, or the best one; at full size unless
+        another is asked for."""
+        size, spool = next(iter(spools.items()))
+        codec, header = base.codec(self.codec), self.header
+        low, high = codec.finest, codec.coarsest
+        best: tuple[BaseRecord, float] | None = None
+        asked = self.reached.get(size, codec.start)
+        for n in range(_PROBES):
+            made = base.coded(spool, self.codec, size, header.fps, asked)
+            tell(n + 1)
+            value = self._measured(made, wanted, goal)
+            if best is None or abs(value - goal.value) < abs(best[1] - goal.value):
+                best, self.reached[size] = (made, value), asked
+            if abs(value - goal.value) <= goal.tolerance / 2:
+                break
+            low, high = (asked + 1, high) if value > goal.value else (low, asked - 1)
+            if low > high:
+                break
+            asked = (low + high) // 2
+        assert best is not None
+        return best
+
+    def _measured(self, made: BaseRecord, wanted: Spool, goal: Goal) -> float:
+        """The quality of a base, in the mean over parts of the GOP."""
+        own, total = iter(wanted), 0.0
+        shown = base.decode(made, wanted.height, wanted.width, wanted.count)
+        for at in range(0, wanted.count, _TOGETHER):
+            n = min(_TOGETHER, wanted.count - at)
+            ref, out = (np.stack([*islice(pictures, n)]) for pictures in (own, shown))
+            total += n * goal.measure(ref, out, self.header.fps)
+        return total / wanted.count

@@ -1,0 +1,133 @@
+"""The base of a GOP that has a given size in bytes: codec, size of the pictures, and quantiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from gvcc.errors import ConfigError
+from gvcc.format.base import BaseRecord
+from gvcc.pictures import base
+from gvcc.pictures.basecodecs import BaseCodec, Spool
+
+UNDER, FEW = 0.99, 64  # a base may be this part of its room, or this many bytes less
+MOST = 7  # encodes of one GOP by the codec's own preset
+AIM = 0.996  # of the room
+_FAST = "9"  # preset of AV1 for a first look
+_SCOUTED = 0.06  # of a scout's size, in ratio
+HEAD = 4  # bytes of a base that are not its stream
+
+
+@dataclass
+class Found:
+    """What is known of the sizes of one GOP's bases by one preset: index of quality -> bytes."""
+
+    codec: BaseCodec
+    sizes: dict[int, int]
+
+    def next(self, target: float) -> int | None:
+        """The next index to try for `target` bytes: from the size that is nearest, along a line
+        through the logarithms of the two nearest ones; None where nothing is left to try.
+
+        Neighbouring indices differ by some percent either way, whatever their order: where the
+        index asked for is known, its neighbours are tried, which may come nearer.
+        """
+        codec, sizes = self.codec, self.sizes
+        near = sorted(sizes, key=lambda q: abs(math.log(sizes[q] / target)))[:2]
+        slope = codec.slope
+        if len(near) == 2:
+            own = math.log2(sizes[near[0]] / sizes[near[1]]) / (near[1] - near[0])
+            slope = min(max(own, slope / 3), 3 * slope)
+        asked = near[0] + round(math.log2(sizes[near[0]] / target) / slope)
+        asked = min(max(asked, codec.finest), codec.coarsest)
+        around = sorted(range(asked - MOST, asked + MOST + 1), key=lambda q: abs(q - asked))
+        left = (q for q in around if codec.finest <= q <= codec.coarsest and q not in sizes)
+        end = sizes.get(codec.coarsest, 0) > target or sizes.get(codec.finest, target) < target
+        return None if end else next(left, None)
+
+
+def first_guess(codec: BaseCodec, spool: Spool, room: int) -> int:
+    """An index to begin with, from bits per coded pixel alone."""
+    rate = 8 * room / (spool.count * spool.height * spool.width)
+    asked = codec.start - round(math.log2(rate / 0.01) / codec.slope)
+    return min(max(asked, codec.finest), codec.coarsest)
+
+
+class Fit(NamedTuple):
+    """A base and the index of quality it has; None if there is none so small, and the bytes of the
+    smallest."""
+
+    record: BaseRecord | None
+    quality: int
+    smallest: int
+
+
+def fit(
+    spool: Spool, name: str, size: int, fps: Fraction, room: int, start: int | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Fit:  # fmt: skip
+    """The largest base of at most `room` bytes (with its head) that MOST encodes come by. `start`
+    is an index to begin with; `tell(n)` is called after encode n."""
+    codec = base.codec(name)
+    room = max(1, room - HEAD)
+    if start is None:
+        start = first_guess(codec, spool, room)
+        if codec.scout is not None:
+            start = _scouted(spool, codec, name, size, fps, room, start)
+    found, aim = Found(codec, {}), AIM * room
+    best: BaseRecord | None = None
+    index = start
+    asked: int | None = start
+    for n in range(MOST):
+        if asked is None:
+            break
+        made = base.coded(spool, name, size, fps, asked)
+        found.sizes[asked] = length = len(made.stream)
+        tell(n + 1)
+        if length <= room and (best is None or length > len(best.stream)):
+            best, index = made, asked
+        if best is not None and len(best.stream) >= min(UNDER * room, room - FEW):
+            break
+        asked = found.next(aim)
+        if n >= MOST - 3 and best is None and asked is not None:
+            asked = min(codec.coarsest, asked + round(0.2 / codec.slope))  # something must fit
+    if best is None and codec.coarsest not in found.sizes:
+        made, index = base.coded(spool, name, size, fps, codec.coarsest), codec.coarsest
+        found.sizes[codec.coarsest] = len(made.stream)
+        best = made if len(made.stream) <= room else None
+    return Fit(best, index, HEAD + min(found.sizes.values()))
+
+
+def weighed(spool: Spool, size: int, fps: Fraction) -> BaseRecord:
+    """A base at a middling quality by a fast preset."""
+    codec = base.codec("av1")
+    return base.coded(spool, "av1", size, fps, codec.start - round(1 / codec.slope), _FAST)
+
+
+def _scouted(
+    spool: Spool, codec: BaseCodec, name: str, size: int, fps: Fraction, room: int, start: int
+) -> int:
+    """About the index at which the codec's own preset makes a base of `room` bytes."""
+    target = room * codec.scout_ratio
+    found, asked = Found(codec, {}), start
+    while len(found.sizes) < 5:
+        length = len(base.coded(spool, name, size, fps, asked, codec.scout).stream)
+        found.sizes[asked] = length
+        further = found.next(target)
+        if abs(math.log(length / target)) < _SCOUTED or further is None:
+            break
+        asked = further
+    return min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
+
+
+def chosen(asked: str) -> str:
+    """The codec that `auto` or a name stands for on this machine; ConfigError for one that cannot
+    be had."""
+    if asked == "auto":
+        return "vvc" if base.available("vvc") else "av1"
+    if not base.available(asked):
+        raise ConfigError(f"base {asked} needs an encoder: pip install 'gvcc[eval]'")
+    return asked
