@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent / "goldens"
 COMMANDS = (
     "", "encode", "decode", "inspect", "compare", "demo", "eval", "eval run", "eval sweep",
     "eval table6", "eval ab", "eval ab-report", "eval weights", "priors", "priors prepare", "train",
-    "train gauss", "train nano-autoencoder", "train nano-flow",
+    "train gauss", "train nano-autoencoder", "train nano-flow", "train nano-restorer",
 )  # fmt: skip
 # In a folder with clip.y4m (9 frames of 48x32), old.gvcc and bad.gvcc, which is no stream.
 ERRORS = {

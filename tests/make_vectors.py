@@ -19,6 +19,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import faulty_bases
 import faulty_settings
 import faulty_trajectories
 import faulty_vectors
@@ -32,6 +33,7 @@ from gvcc import codec, errors, priors
 from gvcc.decode import rcc, residual, trajectory
 from gvcc.decode.session import References, Session
 from gvcc.format import parser, schedules
+from gvcc.format.base import BaseRecord
 from gvcc.format.bitstream import Stream
 from gvcc.pictures import stills
 from gvcc.pictures.media import Video
@@ -64,6 +66,8 @@ YOUNGER = {
     "reuse": 1,
     "settings": [],
     "pixel_aspect": "1",
+    "base": False,
+    "bases": False,
 }  # fields, and what they are in old files
 
 
@@ -86,6 +90,10 @@ def coded(stream: Stream, prior: Any) -> list[list[Any]]:
     h, out = stream.header, []
     session, before = Session(h, prior), References()
     for i, r in enumerate(stream.gops):
+        if r.base is not None:
+            out.append([])
+            before = References(np.zeros((1, h.height, h.width, 3), np.uint8))
+            continue
         # There are pictures; which, is all one.
         pictures = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
         shape = session.shape(r.gop)
@@ -139,10 +147,16 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
          "counts": [sizes(step) for step in atoms], "sha256": digest(atoms),
          "residual": None if level is None else digest(level)}
         | ({"part": r.fraction} if r.fraction else {})
+        | ({"base": base_of(r.base)} if r.base else {})
         for r, atoms, level in zip(
             stream.gops, coded(stream, prior), levels(stream, prior), strict=True)
     ]  # fmt: skip
     return {"header": plain(stream.header), "gops": gops, "audio": plain(stream.audio)}
+
+
+def base_of(base: BaseRecord) -> dict[str, Any]:
+    """What a JSON says of a base."""
+    return dataclasses.asdict(base) | {"stream": hashlib.sha256(base.stream).hexdigest()}
 
 
 def compact(d: dict[str, Any]) -> str:
@@ -196,7 +210,8 @@ def write_valid(name: str) -> None:
 
 def faulty() -> dict[str, tuple[str, str, bytes]]:
     """All faulty vectors: what each lies about, the error, the bytes."""
-    return faulty_vectors.faulty() | faulty_trajectories.faulty() | faulty_settings.faulty()
+    made = faulty_vectors.faulty() | faulty_trajectories.faulty() | faulty_settings.faulty()
+    return made | faulty_bases.faulty()
 
 
 def write_faulty() -> None:

@@ -55,9 +55,10 @@ class Part(Bytes):
         h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
         need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         extras = self.varint() if version > 3 else 0
-        need(extras < 2, "extras", "Unsupported")
-        a, b = h["pixel_aspect"] = self.fraction() if extras else (1, 1)
-        need(version < 4 or a != b, "version 4 for nothing")
+        need(extras < 4, "extras", "Unsupported")
+        a, b = h["pixel_aspect"] = self.fraction() if extras & 1 else (1, 1)
+        need(version < 4 or (a != b if extras & 1 else extras), "version 4 for nothing")
+        h["bases"] = extras & 2 > 0
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
@@ -85,7 +86,7 @@ class Part(Bytes):
         need(all(len(t.encode()) <= 4096 for _, t in h["settings"]), "a setting", "TooLarge")
         pixels, gop = h["width"] * h["height"], min(h["gop"], h["frames"])
         need(max(h["width"], h["height"]) <= 16384, "side", "TooLarge")
-        need(pixels * gop <= 2**29, "a GOP's pixels", "TooLarge")
+        need(h["bases"] or pixels * gop <= 2**29, "a GOP's pixels", "TooLarge")
         return h
 
     def record(self, kind, index, header_crc):  # section 2.3: head, body, whether it checks
@@ -103,8 +104,13 @@ class Part(Bytes):
     def place(self, h, before):  # section 3.1
         layout, g = self.number(), {"frames": self.varint()}
         need(self.at == len(self.data), "bytes left over in a GOP's head")
-        need(layout < 64, "layout", "Unsupported")
-        g |= {"first": ("none", "still", "previous", "shared")[layout & 3], "last": layout & 4 > 0}
+        need(layout < (128 if h["bases"] else 64), "layout", "Unsupported")
+        need(layout <= 64, "a base and more")
+        g |= {
+            "base": layout == 64,
+            "first": ("none", "still", "previous", "shared")[layout & 3],
+            "last": layout & 4 > 0,
+        }
         need(not layout & 8 or h["overlap"], "a cross-fade without overlap")
         g["fade"] = h["overlap"] if layout & 8 else 0
         g["context"] = h["overlap"] if h["flags"] & 32 and g["first"] == "previous" else 1
@@ -130,13 +136,25 @@ class Part(Bytes):
         number = (place["first"] == "still") + place["last"]
         g["stills"] = tuple(self.blob() for _ in range(number))
         g["residual"] = self.blob() if more else b""
+        g["base"] = Part(self.blob()).base() if place["base"] else None
         g["symbols"] = self.data[self.at :]
         need(not more or g["residual"], "an empty residual")
         need(g["stop"] + parted <= h["steps"] - h["tail"], "stop")
         most = 8 * len(self.data) * (h["allocation"] == "uniform")
         need(g["atoms"] + g["tail_atoms"] <= most, "atoms")
         need(len(g["symbols"]) % 4 == 0, "symbols are not whole words")
+        taken = g["stop"] or g["atoms"] or g["tail_atoms"] or g["symbols"] or any(g["check"])
+        need(not g["base"] or not taken, "a trajectory over a base")
         return g
+
+    def base(self):  # section 16
+        names = ("codec", "size", "quantiser", "use")
+        b = dict(zip(names, map(int, self.take(4)), strict=True))
+        need(b["codec"] < 2, "a base's codec", "Unsupported")
+        need(b["size"] < 3, "a base's size")
+        need(b["use"] == 0, "a base's use", "Unsupported")
+        need(self.at < len(self.data), "an empty base")
+        return b | {"stream": self.data[self.at :]}
 
     def audio(self):  # section 11
         a = {"codec": self.name(), "layout": self.name(), "rate": self.varint()}
@@ -161,6 +179,7 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
     file, gops, audio, place, end = Part(data, "Truncated"), [], None, None, 0
     h = file.header()
     lengths = [h["gop"], h["overlap"] if h["flags"] & 32 else 1]
+    lengths = [] if h["bases"] else lengths
     need(not channels or all(n % strides[0] == 1 % strides[0] for n in lengths), "GOP or overlap")
     sound = h["flags"] >> 1 & 1
     if sound:
@@ -176,7 +195,7 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
         need(whole, "checksum of a GOP's body")
         g = body.gop(h, place, more, parted)
         gops.append(g)
-        if channels:
+        if channels and not g["base"]:
             need(all(s[0] < 3 for s in g["stills"] if s), "a still's codec", "Unsupported")
             frames, known = latent_frames(place, g["stills"], shared, strides[0])
             shared = place["last"] and frames - 1 in known

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvcc.errors import Corrupt, FormatError, Truncated
-from gvcc.format import bitstream, entropy, gop, parser, schedules
+from gvcc.format import base, bitstream, entropy, gop, parser, schedules
 from gvcc.format.bitstream import GopRecord, Header, Stream
 from gvcc.format.gop import Gop
 from gvcc.records import Audio, Colour, Packet
@@ -86,10 +86,13 @@ def as_spec(data: bytes) -> dict[str, Any]:
     for g in gops:
         del g["gop"]["chained"]
         g["part"] = g.pop("fraction")
+        if b := g["base"]:
+            number, size = base.CODECS.index(b["codec"]), base.SIZES.index(b["size"])
+            g["base"] = b | {"codec": number, "size": size, "use": 0}
     audio = stream.audio and dataclasses.asdict(stream.audio)
     if audio:
-        base = audio["time_base"]
-        audio["time_base"] = (base.numerator, base.denominator)
+        each = audio["time_base"]
+        audio["time_base"] = (each.numerator, each.denominator)
         audio["packets"] = [tuple(p.values()) for p in audio["packets"]]
     return {"header": header, "gops": gops, "audio": audio}
 

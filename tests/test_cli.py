@@ -291,11 +291,12 @@ _FLAGS = {
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
         "--guidance", "--set", "--offload", "--reuse", "--g-scale", "--fps", "--audio-track",
-        "--strict",
+        "--strict", "--base", "--base-size",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
         "--start", "--end", "--follow", "--keep-going", "--offload", "--audio --no-audio",
+        "--base-only",
     },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json"},
@@ -323,6 +324,7 @@ _FLAGS = {
     "train nano-flow": {
         "data", "-o --out", "--autoencoder", "--recipe", "--begin", "--cache", "--device",
     },
+    "train nano-restorer": {"data", "-o --out", "--recipe", "--begin", "--cache", "--device"},
 }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_no_gop_crosses_a_cut(p: Planned) -> None:
     for g in p.gops:
         # Not even a reference does; a cross-fade is between GOPs of one scene.
         assert not p.cuts & set(range(g.start + 1, g.end))
-        if g.start + g.skip in p.cuts and p.mode != "t2v":
+        if g.start + g.skip in p.cuts and p.mode not in ("t2v", "v2v"):
             assert g.first == ("none" if p.mode == "overlap" else "still") and not g.fade
 
 
@@ -87,8 +87,9 @@ def test_no_gop_crosses_a_cut(p: Planned) -> None:
 @given(planned())
 def test_modes(p: Planned) -> None:
     firsts = {g.first for g in p.gops}
-    if p.mode == "t2v":
+    if p.mode in ("t2v", "v2v"):
         assert firsts == {"none"} and not any(g.last for g in p.gops)
+        assert all(g.base == (p.mode == "v2v") for g in p.gops)
     elif p.mode == "flf2v":
         assert firsts <= {"still", "shared"}
         assert all(g.last == (g.frames > 1) for g in p.gops)

@@ -161,8 +161,9 @@ def printed(run: Run) -> Printed:
 # -- the commands -----------------------------------------------------------------------------
 
 VECTORS = ROOT / "tests/vectors"
-# One with sound, one with settings, one as published, two with stills, and a damaged one.
-INSPECTED = ("audio", "settings", "paper", "flf2v", "flf2v-empty")
+# One with sound, one with settings, one as published, two with stills, one with bases, and a
+# damaged one.
+INSPECTED = ("audio", "settings", "paper", "flf2v", "flf2v-empty", "v2v-av1-half")
 DAMAGED = VECTORS / "faulty/body-checksum.gvcc"
 
 

@@ -62,6 +62,11 @@ REASONS = {
     "version-4-without": "inside extras", "no-extras": "nothing new",
     "square-pixels": "nothing new", "unreduced-aspect": "16/14", "narrow-pixels": "pixel aspect",
     "second-step": " 0 chunks", "tail-atoms": "do not fit",
+    "base-codec": "base codec number 2", "base-size": "size number 3", "base-use": "use 0x1",
+    "base-empty": "an empty base", "base-unannounced": "layout 0x40", "base-symbols": "trajectory",
+    "base-and-fade": "layout 0x50", "base-fewer": "16 pictures, not 17", "base-cut": "base",
+    "base-other-size": "not yuv420p10le of", "base-other-codec": "base", "base-vvc-cut": "base",
+    "base-start-code": "base", "base-delimiter": "type 2", "base-many": "base",
     "head-checksum": "head", "body-checksum": "checksum of GOP 1",
 }  # fmt: skip
 KINDS = {"valid": {".gvcc", ".json", ".png"}, "faulty": {".gvcc"}}
@@ -136,7 +141,7 @@ def test_valid_as_the_spec_reader_sees_it(name: str) -> None:
     spec = prior(expected["prior"]).spec
     seen = spec_reader.read(data, spec.channels, spec.stride)
     for i, g in enumerate(seen["gops"]):
-        atoms, levels = g.pop("coded"), g.pop("levels", None)
+        atoms, levels = g.pop("coded", []), g.pop("levels", None)
         if levels is not None:
             levels = [levels[0], np.array(levels[1]).ravel().tolist()]
         found = None if levels is None else make_vectors.digest(levels)

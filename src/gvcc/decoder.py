@@ -226,7 +226,7 @@ class Decoder:
         record, shown = None, 0
         try:
             record = coded.record(header)
-            if record.base is not None and (self._base_only or not record.base.sampled):
+            if record.base is not None:
                 calls = g.frames
                 for pictures in base_pictures(record.base, header, g.frames):
                     shown += len(pictures)

@@ -13,7 +13,7 @@ from gvcc.decode.assemble import Assembler
 from gvcc.decode.gops import base_pictures, decode_record
 from gvcc.decode.session import Event, Progress, References, Session
 from gvcc.decode.times import times
-from gvcc.errors import ConfigError, FormatError
+from gvcc.errors import ConfigError, FormatError, TargetUnreachable
 from gvcc.format import bitstream, schedules
 from gvcc.format.bitstream import Header, Limits
 from gvcc.format.gop import Gop
@@ -154,9 +154,14 @@ class _Encoder:
                 if coded.gop != g:
                     raise ConfigError("the unfinished file's GOPs are cut in another way")
                 made = CodedBase(coded.record(header), None, resume.of_pictures(pictures))
+                if made.record.base is not None:
+                    coder.recall(made.record.base)
             else:
                 tell = partial(self._tell, i, steps=bases.MOST + 1, stage="code")
-                made = coder.code(g, pictures, room, self.pacer.most(i), tell)
+                try:
+                    made = coder.code(g, pictures, room, self.pacer.most(i), tell)
+                except TargetUnreachable as e:
+                    raise self.pacer.unreachable(e.smallest) from None
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))

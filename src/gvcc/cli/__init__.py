@@ -120,6 +120,8 @@ def decode(
         help="Of a damaged file, show the last picture in the place of damaged GOPs, leave "
         "out damaged sound, and end where nothing more is to be had; exit code 1.")] = False,
     audio: Annotated[bool, typer.Option(help="Write the sound too.")] = True,
+    base_only: Annotated[bool, typer.Option("--base-only",
+        help="Show the bases of a v2v file as the classical codec has them.")] = False,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
     prior: Annotated[str | None, typer.Option(
@@ -158,7 +160,7 @@ def decode(
     with codec_bar("decode") as bar:
         clip = codec.Decoder(
             file, prior, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
-            offload=offload, audio=audio and kind in media_out.WITH_SOUND,
+            offload=offload, audio=audio and kind in media_out.WITH_SOUND, base_only=base_only,
             start=_frame(start or "0", rate), end=None if end is None else _frame(end, rate),
         )  # fmt: skip
         if kind == ".png" and clip.count > 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gvcc.eval import published
 from gvcc.format import bitstream
+from gvcc.format.base import BaseRecord
 from gvcc.format.parser import Survey
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
             "atoms": r.atoms,
             "tail_atoms": r.tail_atoms, "bytes": of_gop, "stills": sum(map(len, r.stills)),
             "still_codecs": _codecs(r.stills),
-            "residual": len(r.residual), "symbols": len(r.symbols),
+            "residual": len(r.residual), "symbols": len(r.symbols), "base": _base(r.base),
             "published_bits": published.bits(h, r),
             "bits_per_pixel": 8 * of_gop / (shown * h.width * h.height), "check": list(r.check),
         })  # fmt: skip
     sizes = {"header": len(head)}
     sizes |= {kind: sum(g[kind] for g in gops) for kind in ("symbols", "stills", "residual")}
+    sizes["bases"] = sum(g["base"]["bytes"] for g in gops if g["base"])
     sizes["records"] = sum(g["bytes"] for g in gops) - sum(sizes.values()) + len(head)
     sizes["audio"] = 0
     audio = None
@@ -59,6 +61,14 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
         "bits_per_pixel": rate and rate / (h.width * h.height),
         "kbps": rate and rate * float(h.fps) / 1000,
     }  # fmt: skip
+
+
+def _base(base: BaseRecord | None) -> dict[str, Any] | None:
+    """What a GOP's base is; None if it has none."""
+    if base is None:
+        return None
+    return {"codec": base.codec, "size": base.size, "quantiser": base.quantiser,
+            "bytes": len(base.stream)}  # fmt: skip
 
 
 def _codecs(coded: tuple[bytes, ...]) -> list[str]:
@@ -84,14 +94,15 @@ def show(d: dict[str, Any], console: Console) -> None:
             value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "bit/pixel", "check")
+    names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "base", "bit/pixel",
+                    "check")  # fmt: skip
     table = Table(names[0], "mode", *names[1:])
     for g in d["gops"]:
         table.add_row(
             str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
             f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]),
             " ".join([str(g["stills"]), *sorted(set(g["still_codecs"]))]),
-            str(g["residual"]),
+            str(g["residual"]), _base_text(g["base"]),
             f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
         )  # fmt: skip
     console.print(table)
@@ -102,6 +113,13 @@ def show(d: dict[str, Any], console: Console) -> None:
     console.print(table)
     if not d["problems"]:
         console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
+
+
+def _base_text(base: dict[str, Any] | None) -> str:
+    if base is None:
+        return "-"
+    part = "" if base["size"] == 1 else f" at 1/{base['size']}"
+    return f"{base['bytes']} {base['codec']}{part}, q {base['quantiser']}"
 
 
 _LABELS = {

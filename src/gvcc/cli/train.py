@@ -60,6 +60,25 @@ def train_autoencoder(
     say(f"{path}: {path.stat().st_size} bytes")
 
 
+@app.command("nano-restorer")
+def train_restorer(
+    data: Data,
+    out: Out,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="fidelity, realism (which begins "
+        "with the weights of fidelity), or a TOML file; default: the run's own.")] = None,
+    begin: Begin = None,
+    cache: Cache = None,
+    device: TrainDevice = "cpu",
+) -> None:  # fmt: skip
+    """Train the restorer of nano for mode v2v; leaves restorer.safetensors, curve.csv and
+    curve.png."""
+    from gvcc.train import runs
+
+    with progress_bar("train nano-restorer", lines=60) as progress:
+        path = runs.restorer(data, out, recipe, cache, device, progress, begin)
+    say(f"{path}: {path.stat().st_size} bytes")
+
+
 @app.command("nano-flow")
 def train_flow(
     data: Data,

@@ -11,6 +11,7 @@ from torch import Tensor
 from gvcc.decode import trajectory as track
 from gvcc.decode.session import Given, References, Session
 from gvcc.decode.times import times
+from gvcc.errors import Corrupt
 from gvcc.format.base import BaseRecord
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.pictures import base
@@ -47,10 +48,15 @@ def base_pictures(coded: BaseRecord, header: Header, frames: int) -> Iterator[Pi
     """The pictures of a GOP of so many frames by its base alone, a few at a time [n,H,W,3]. Raises
     Corrupt, as soon as what is wrong with it is met."""
     held: list[Pictures] = []
-    for picture in base.decode(coded, header.height, header.width, frames):
-        held.append(picture)
-        if len(held) == AT_ONCE:
+    try:
+        for picture in base.decode(coded, header.height, header.width, frames):
+            held.append(picture)
+            if len(held) == AT_ONCE:
+                yield np.stack(held)
+                held = []
+    except Corrupt:
+        if held:  # they came before what is wrong
             yield np.stack(held)
-            held = []
+        raise
     if held:
         yield np.stack(held)

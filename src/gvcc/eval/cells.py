@@ -30,7 +30,8 @@ from gvcc.priors import devices
 from gvcc.records import Pictures, Video
 from gvcc.search.config import PRESETS, EncodeConfig
 
-_TEXTS = ("prior", "mode", "coder", "alignment")
+_TEXTS = ("prior", "mode", "coder", "alignment", "base", "base_size")
+_BASE_ONLY = "base-only"  # what is measured: the base as the classical codec has it
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
 
 
@@ -161,6 +162,8 @@ def config(text: str) -> EncodeConfig:
         raise unknown("preset", preset, PRESETS)
     given: dict[str, Any] = {}
     for option in options:
+        if option == _BASE_ONLY:
+            continue
         name, sign, value = option.partition("=")
         if not sign or name not in (*_TEXTS, *_NUMBERS, "M"):
             known = ", ".join((*_TEXTS, *_NUMBERS, "M"))
@@ -193,7 +196,7 @@ def command(job: Job) -> str:
     """What is run for a job, in words or as a command line."""
     if job.codec.startswith("gvcc:"):
         preset, *options = job.codec.removeprefix("gvcc:").split("+")
-        given = dict(o.split("=", 1) for o in options)
+        given = dict(o.split("=", 1) for o in options if o != _BASE_ONLY)
         words = [
             f"-M {v}" if n == "M" else f"--{n.replace('_', '-')} {v}" for n, v in given.items()
         ]
@@ -270,6 +273,7 @@ class _Own:
     def __init__(self, job: Job, video: Video) -> None:
         self.config, self.video = config(job.codec), video
         self.prior = priors.load(self.config.prior, job.device)
+        self.base_only = _BASE_ONLY in job.codec.split("+")
 
     def __call__(self, rate: float) -> Encoded:
         begin = time.monotonic()
@@ -282,7 +286,8 @@ class _Own:
                        data, ".gvcc")  # fmt: skip
 
     def decoded(self, stream: bytes, quality: float | None = None) -> Pictures:
-        return np.stack(list(codec.Decoder(BytesIO(stream), self.prior).pictures()))
+        clip = codec.Decoder(BytesIO(stream), self.prior, base_only=self.base_only)
+        return np.stack(list(clip.pictures()))
 
 
 def _coder(job: Job, video: Video) -> Coder:

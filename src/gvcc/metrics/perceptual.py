@@ -37,6 +37,7 @@ _TAPS = {  # layers of a trunk whose outputs LPIPS compares
 _VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)  # 0: pool
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS, of pixels in [-1, 1]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # DISTS, of pixels in [0, 1]
+_TINY = 1e-20  # the root's slope at 0 is infinite
 _SMALL = 1e-6  # DISTS' c1 and c2
 _BATCH_PIXELS = 1 << 18
 _LEAST = 64  # pixels a side: below, a trunk has nothing left to compare
@@ -209,6 +210,12 @@ def _constants(pair: Any, device: str) -> list[Tensor]:
 # -- the metrics ------------------------------------------------------------------------------
 
 
+def lpips_loss(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS to train on: a distance for each of the pictures [n,3,H,W] in [0,1], differentiable in
+    the first of the two. Raises as `lpips`."""
+    return _lpips(net, device)
+
+
 @lru_cache(maxsize=4)
 def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Distance of pictures [n,3,H,W] in [0,1]: a number for each."""
@@ -227,7 +234,8 @@ def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
         for i, layer in enumerate(list(trunk)[: _TAPS[net][-1] + 1]):
             x = layer(x)
             if i in _TAPS[net]:
-                yield x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
+                tap = x.float()  # under autocast x may be bfloat16
+                yield tap / ((tap.square().sum(1, keepdim=True) + _TINY).sqrt() + 1e-10)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         pairs = zip(features(a), features(b), heads, strict=True)

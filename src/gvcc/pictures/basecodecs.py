@@ -77,11 +77,13 @@ class BaseCodec(NamedTuple):
     finest: int
     coarsest: int
     slope: float
+    rough: int  # beyond it a smaller picture, enlarged, may look better
     start: int  # about right for 0.01 bits per coded pixel
     scout: str | None  # preset that finds an index at a part of the time
     scout_ratio: float  # of its size to that of the codec's preset
     preset: str
     told: Callable[[int], int]
+    asked: Callable[[int], int]  # about the inverse
     write: Callable[[Spool, Fraction, str, int], bytes]
     units: Callable[[bytes], Iterator[bytes]]  # a stream -> packets for the decoder; Corrupt
     decoder: str
@@ -134,7 +136,9 @@ def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
     quarter = round(index / 4)
     strength = 0.06 + 0.4 * min(1.0, max(0.0, (quarter - 225) / 30))
     weight = round(128 * 2 ** ((index / 4 - quarter) * strength))
-    params = f"rc=0:crf={quarter / 4}:tune=1:lp=2:keyint=-1:scd=0"
+    # With more than one thread the encoder waits for ever on some small pictures (24 x 200).
+    threads = 2 if min(spool.height, spool.width) >= 128 else 1
+    params = f"rc=0:crf={quarter / 4}:tune=1:lp={threads}:keyint=-1:scd=0"
     params += f":lambda-scale-factors=[{','.join([str(weight)] * 7)}]"
     options = {"preset": preset, "svtav1-params": params}
     out = bytearray()
@@ -209,10 +213,16 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
 
 # Positions are file numbers: only ever append.
 CODECS = (
-    BaseCodec("av1", 16, 4 * 280, 0.008, 4 * 255, None, 1, "4", lambda i: min(255, round(i / 4)),
-              _av1_write, _av1_units, "libdav1d"),
-    BaseCodec("vvc", 8 * 12, 8 * 63, 0.02, 8 * 40, "faster", 1.25, "medium",
-              lambda i: round(i / 2), _vvc_write, _vvc_units, "vvc"),
+    BaseCodec(
+        name="av1", finest=16, coarsest=4 * 280, slope=0.008, rough=4 * 255, start=4 * 255,
+        scout=None, scout_ratio=1, preset="4", told=lambda i: min(255, round(i / 4)),
+        asked=lambda q: 4 * q, write=_av1_write, units=_av1_units, decoder="libdav1d",
+    ),
+    BaseCodec(
+        name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 47, start=8 * 40,
+        scout="faster", scout_ratio=1.25, preset="medium", told=lambda i: round(i / 2),
+        asked=lambda q: 2 * q, write=_vvc_write, units=_vvc_units, decoder="vvc",
+    ),
 )  # fmt: skip
 NUMBERS = {codec.name: number for number, codec in enumerate(CODECS)}
 
@@ -228,7 +238,7 @@ def decode(
     """The `count` pictures of a stream, planar, as they are decoded. Raises Corrupt, at the end too
     if there are not so many."""
     context = av.CodecContext.create(codec.decoder, "r")
-    context.thread_count = min(4, os.cpu_count() or 1) if codec.decoder == "libdav1d" else 1
+    context.thread_count = 1  # with more, libdav1d waits for ever at the end of a damaged stream
     # FFmpeg allocates whole coding tree units, of up to 128 x 128.
     most = (-height % 128 + height) * (-width % 128 + width)
     context.options = {"max_pixels": str(most), "err_detect": "explode"}

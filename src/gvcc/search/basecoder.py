@@ -47,7 +47,7 @@ class BaseCoder:
         least = min(header.height, header.width)
         possible = [s for s in enlarge.SIZES if s == 1 or least >= s * _SMALLEST]
         self.sizes = possible if size == "auto" else [int(size)]
-        self.reached: dict[int, int] = {}  # size -> index of the GOP before
+        self.reached: dict[int, int] = {}  # size -> index of the GOP before, about
 
     def weight(self, pictures: Iterable[Pictures]) -> float:
         """Bytes of some pictures at a fixed quality by a fast preset: what they ask for beside
@@ -63,7 +63,7 @@ class BaseCoder:
     ) -> CodedBase:  # fmt: skip
         """A GOP whose record has at most `room` bytes or, where no base is so small, at most `most`
         (None: any; then there is a goal of quality). `tell(n)` after the n-th encode. Raises
-        TargetUnreachable, with the size of the smallest record."""
+        TargetUnreachable with the bytes that are missing."""
         header, seen = self.header, hashlib.sha256()
 
         def noted() -> Iterator[Pictures]:
@@ -82,26 +82,34 @@ class BaseCoder:
                 found = self._within(spools, room - own, most - own, tell)
             else:
                 found, quality = self._good(spools, kept, goal, tell)
+            self.recall(found)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
             for spool in (*spools.values(), *([kept] if kept else [])):
                 spool.close()
 
+    def recall(self, made: BaseRecord) -> None:
+        """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
+        that goes on after a break makes the same file."""
+        self.reached = {made.size: base.codec(made.codec).asked(made.quantiser)}
+
     def _within(
         self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
     ) -> BaseRecord:
-        """The largest size at which a base fits."""
-        fps, smallest = self.header.fps, 0
+        """The largest size at which a base fits, and is not very rough."""
+        fps, smallest, best = self.header.fps, most, None
+        rough = base.codec(self.codec).rough
         for limit in dict.fromkeys((room, most)):
             for size, spool in spools.items():
                 found = bases.fit(spool, self.codec, size, fps, limit, self.reached.get(size), tell)
                 if found.record is not None:
-                    self.reached[size] = found.quality
-                    return found.record
-                smallest = found.smallest
-        raise TargetUnreachable(
-            f"no base of a GOP has {most} bytes; the smallest has {smallest}", smallest
-        )
+                    best = found.record
+                    if found.quality <= rough:
+                        break
+                smallest = max(most + 1, found.smallest)
+            if best is not None:
+                return best
+        raise TargetUnreachable("", smallest - most)
 
     def _good(
         self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]
@@ -118,7 +126,7 @@ class BaseCoder:
             tell(n + 1)
             value = self._measured(made, wanted, goal)
             if best is None or abs(value - goal.value) < abs(best[1] - goal.value):
-                best, self.reached[size] = (made, value), asked
+                best = made, value
             if abs(value - goal.value) <= goal.tolerance / 2:
                 break
             low, high = (asked + 1, high) if value > goal.value else (low, asked - 1)

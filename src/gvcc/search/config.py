@@ -51,7 +51,6 @@ class Preset:
     overlap: int = 0
     alignment: str = "fade"
     scheduled: bool = False
-    base_share: float = 1.0
 
 
 PRESETS = {
@@ -83,11 +82,11 @@ class EncodeConfig:
     `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
     goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
     between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1", "vvc",
-    "auto": what is at hand), `base_size` the part of each side it is coded at ("1", "2", "4",
-    "auto"), and `base_share` its share of the bytes: 1 is a base alone, in GOPs of up to ten
-    seconds. `settings` are those of the prior that change its output;
-    `offload` keeps its network in the main memory, block by block on the device. `device` is where
-    the prior is loaded, a name as of devices.pick: a prior that is given stays where it is.
+    "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1", "2",
+    "4", "auto"); GOPs are up to ten seconds long. `settings` are those of the prior that change its
+    output; `offload` keeps its network in the main memory, block by block on the device. `device`
+    is where the prior is loaded, a name as of devices.pick: a prior that is given stays where it
+    is.
     """
 
     preset: str = "default"
@@ -116,7 +115,6 @@ class EncodeConfig:
     reuse: int = 1
     base: str | None = None
     base_size: str | None = None
-    base_share: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     offload: bool = False
@@ -172,7 +170,7 @@ class Parameters(Preset):
     @property
     def only_base(self) -> bool:
         """Whether the GOPs are bases, and nothing is sampled."""
-        return self.mode == "v2v" and self.base_share == 1
+        return self.mode == "v2v"
 
 
 def _resolved(config: EncodeConfig) -> Parameters:
@@ -226,8 +224,8 @@ def _resolved(config: EncodeConfig) -> Parameters:
 
 
 def _choose_base(config: EncodeConfig, p: dict[str, Any]) -> None:
-    """Set the base's share in the parameters `p`; ConfigError for what does not go together."""
-    given = [n for n in ("base", "base_size", "base_share") if getattr(config, n) is not None]
+    """ConfigError for what does not go together with a base, or its lack."""
+    given = [n for n in ("base", "base_size") if getattr(config, n) is not None]
     if p["mode"] != "v2v":
         if given:
             name = given[0].replace("_", " ")
@@ -238,15 +236,9 @@ def _choose_base(config: EncodeConfig, p: dict[str, Any]) -> None:
     for name, known in (("base", BASES), ("base_size", BASE_SIZES)):
         if (value := getattr(config, name)) is not None and value not in known:
             raise unknown(name.replace("_", " "), value, known)
-    if config.base_share is not None:
-        if not 0 < config.base_share <= 1:
-            raise ConfigError(f"base share is {config.base_share}, expected above 0 and up to 1")
-        p["base_share"] = config.base_share
-    if p["base_share"] == 1:
-        for name in ("stop", "atoms", "codebook", "steps", "coder", "seed"):
-            if getattr(config, name) is not None:
-                raise ConfigError(f"{name} is of a trajectory, and mode v2v has none here: give a "
-                                  "base share below 1")  # fmt: skip
+    for name in ("stop", "atoms", "codebook", "steps", "coder"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"{name} is of a trajectory, and mode v2v has none")
 
 
 def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:

@@ -88,12 +88,9 @@ class Pacer:
         free_running = asked.quality is not None or asked.stop is not None
         if target is None and header.allocation == "matched" and not free_running:
             target = max(int(DEFAULT_BPP * math.prod(shape) / 8), smallest + 64 * len(gops))
+        self.target, self.sound = target, sound
         if target is not None and target < smallest:
-            of_them = f", {sound} of them audio" if sound else ""
-            raise TargetUnreachable(
-                f"{target} bytes cannot be reached; the smallest file is {smallest} bytes{of_them}",
-                smallest,
-            )
+            raise self.unreachable(smallest - target)
         if not parameters.only_base:
             self._check_use(target, smallest)
         self.left = None if target is None else target - len(head) - sound
@@ -105,6 +102,13 @@ class Pacer:
         self.predicted: list[list[float]] = [[float(f)] for f in self.free]
         if parameters.only_base:
             self.predicted = [[float(g.frames)] for g in gops]
+
+    def unreachable(self, missing: int) -> TargetUnreachable:
+        """The error for a target that is so many bytes too small."""
+        smallest = (self.target or 0) + missing
+        of_them = f", {self.sound} of them audio" if self.sound else ""
+        text = f"{self.target} bytes cannot be reached; the smallest file is {smallest} bytes"
+        return TargetUnreachable(text + of_them, smallest)
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Say what the GOPs ask for beside each other."""

@@ -113,10 +113,12 @@ def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     chosen = set(map(id, inside))
     other = [p for p in model.parameters() if id(p) not in chosen]
     decay = recipe.weight_decay
+    adam = torch.optim.AdamW(other, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
+    if not inside:
+        return [adam]
     muon = torch.optim.Muon(
         inside, lr=recipe.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
     )
-    adam = torch.optim.AdamW(other, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
     return [muon, adam]
 
 

@@ -21,10 +21,13 @@ from gvcc.priors import devices, nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer
+from gvcc.train import restorer as restorers
 from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
 from gvcc.train.dataset import Dataset, manifest_text
 from gvcc.train.flow import FlowRecipe, FlowTask, encode_pool, fit_spectrum, held_out_latents
 from gvcc.train.loop import Progress, Recipe, Run, load_recipe
+from gvcc.train.pairs import Pairs
+from gvcc.train.restorer import RestorerRecipe, RestorerTask
 
 R = TypeVar("R", bound=Recipe)
 
@@ -93,6 +96,34 @@ def flow(
     net.load_state_dict(average)
     path = out / "nano.safetensors"
     write(path, nano.pack(*nano.parts(auto, net, power)))
+    return path
+
+
+def restorer(
+    data: Path,
+    out: Path,
+    recipe: str | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    begin: Path | None = None,
+) -> Path:
+    """Train the restorer of nano; returns out/restorer.safetensors, one set of weights. `begin` is
+    the file of another such run; else as `autoencoder`. The pairs lie in a folder "pairs" in the
+    cache."""
+    at = devices.ready(devices.pick(device))
+    asked = prepare(out, "nano-restorer", recipe, at.type, RestorerRecipe)
+    source = open_data(data, out, cache, asked, progress)
+    folder = (cache or out.parent / "cache") / "pairs"
+    pairs = Pairs(source, folder, asked.pairs, asked.held, asked.codecs, 1, progress)
+    model = restorers.empty(asked)
+    if begin is not None:
+        model.load_state_dict(_state(begin, "restorer", model))
+    task = RestorerTask(model, pairs, asked, at)
+    model.load_state_dict(Run(task, asked, out).train(progress))
+    path = out / "restorer.safetensors"
+    state = {f"restorer.{k}": v for k, v in model.state_dict().items()}
+    write(path, nano.pack({"restorer": vars(model.shape)}, state))
     return path
 
 

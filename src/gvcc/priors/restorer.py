@@ -1,0 +1,128 @@
+"""The generator over a base: one network, one call a picture, no trajectory (mode v2v).
+
+From three neighbouring pictures of the base, as they are coded, and the quantiser it predicts at a
+quarter of each side what is to be added to the enlarged base, and how strong seeded noise of three
+bands is to be where a codec has smeared texture:
+
+    picture = enlarged base + correction + sum over bands of amplitude * noise
+
+Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit. Two sets
+of weights, fidelity (knob 2: no noise) and realism (knob 1), are interpolated by the knob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIDE = 4  # pixels of the picture to one of the trunk's
+SIZES = (1, 2, 4)
+CODECS = ("av1", "vvc")
+BANDS = ((0.6, 1.2), (1.2, 2.4), (2.4, 4.8))  # Gaussians whose difference a band of noise is
+_FAINT = 3.0  # amplitudes begin at softplus(-3) * _LOUD
+_LOUD = 0.06
+
+
+@dataclass(frozen=True)
+class RestorerShape:
+    """Channels of the trunk and number of its blocks, of two convolutions each."""
+
+    width: int = 80
+    blocks: int = 8
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(functional.relu(self.first(x), inplace=True))
+        return out
+
+
+class Restorer(nn.Module):
+    """See the module. Pictures are in [0,1] here."""
+
+    def __init__(self, shape: RestorerShape) -> None:
+        super().__init__()
+        self.shape = shape
+        extra = 1 + len(CODECS)
+        self.entries = nn.ModuleList(
+            nn.Conv2d(9 * (SIDE // s) ** 2 + extra, shape.width, 3, padding=1) for s in SIZES
+        )
+        self.trunk = nn.Sequential(*(_Block(shape.width) for _ in range(shape.blocks)))
+        self.exit = nn.Conv2d(shape.width, 3 * SIDE**2 + len(BANDS), 3, padding=1)
+        with torch.no_grad():  # it begins as the base
+            for parameter in self.exit.parameters():
+                parameter.zero_()
+
+    def forward(self, base: Tensor, about: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Base pictures t-1, t and t+1 [B,9,h,w] as coded at 1/`size` of each side, h and w
+        multiples of 4/size, and `about` [B,3] (see `described`) -> correction [B,3,size h,size w]
+        and amplitudes [B,bands,size h/4,size w/4]."""
+        x = functional.pixel_unshuffle(base - 0.5, SIDE // size)
+        planes = about[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        x = torch.cat([x, planes], 1).contiguous(memory_format=torch.channels_last)
+        x = functional.relu(self.entries[SIZES.index(size)](x))
+        x = self.exit(x + self.trunk(x))
+        correction, loud = x[:, : 3 * SIDE**2], x[:, 3 * SIDE**2 :]
+        amplitude = _LOUD * functional.softplus(loud.float() - _FAINT)
+        return functional.pixel_shuffle(correction.float(), SIDE), amplitude
+
+
+def described(codec: str, quantiser: int) -> list[float]:
+    """What the network is told of a base."""
+    return [quantiser / 255, *(float(codec == name) for name in CODECS)]
+
+
+def bands(white: Tensor) -> Tensor:
+    """White noise [B,1,H,W] -> noise of each band, of unit variance, [B,bands,H,W]."""
+    levels: dict[float, Tensor] = {}
+    for sigma in {s for pair in BANDS for s in pair}:
+        levels[sigma] = _blurred(white, sigma)
+    out = []
+    for fine, coarse in BANDS:
+        f, c = _kernel(fine), _kernel(coarse)
+        wide = len(c) // 2 - len(f) // 2
+        f = functional.pad(f, (wide, wide))
+        energy = float((torch.outer(f, f) - torch.outer(c, c)).square().sum())
+        out.append((levels[fine] - levels[coarse]) / energy**0.5)
+    return torch.cat(out, 1)
+
+
+def _kernel(sigma: float) -> Tensor:
+    reach = int(3 * sigma + 1)
+    k = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    return k / k.sum()
+
+
+def _blurred(x: Tensor, sigma: float) -> Tensor:
+    k = _kernel(sigma).to(x)
+    pad = len(k) // 2
+    x = functional.pad(x, (pad, pad, pad, pad), mode="circular")
+    x = functional.conv2d(x, k.reshape(1, 1, 1, -1))
+    return functional.conv2d(x, k.reshape(1, 1, -1, 1))
+
+
+def added(correction: Tensor, amplitude: Tensor, noise: Tensor) -> Tensor:
+    """What is added to the enlarged base: `noise` as of `bands`, at full size."""
+    loud = functional.interpolate(
+        amplitude, scale_factor=SIDE, mode="bilinear", align_corners=False
+    )
+    return correction + (loud * noise).sum(1, keepdim=True)
+
+
+def interpolated(
+    fidelity: Mapping[str, Tensor], realism: Mapping[str, Tensor], knob: float
+) -> dict[str, Tensor]:
+    """The weights at a knob in [1,2]."""
+    share = knob - 1
+    return {k: share * v + (1 - share) * realism[k] for k, v in fidelity.items()}

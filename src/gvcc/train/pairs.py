@@ -1,0 +1,105 @@
+"""Training pairs of the restorer: clips and what a base layer makes of them, coded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcc import files
+from gvcc.errors import ConfigError
+from gvcc.pictures import base, enlarge
+from gvcc.train.dataset import Dataset
+from gvcc.train.loop import Progress
+
+FRAMES, SIDE = 17, 256
+# Indices of quality, finest and coarsest, by codec and size: some .004 to .25 bits per pixel.
+_RANGES = {
+    ("av1", 1): (4 * 120, 4 * 265), ("av1", 2): (4 * 60, 4 * 240), ("av1", 4): (4 * 20, 4 * 190),
+    ("vvc", 1): (8 * 26, 8 * 51), ("vvc", 2): (8 * 18, 8 * 44), ("vvc", 4): (8 * 13, 8 * 36),
+}  # fmt: skip
+_PRESETS = {"av1": "8", "vvc": "fast"}
+_ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
+
+
+@dataclass(frozen=True)
+class About:
+    """How a pair was made."""
+
+    codec: str
+    size: int
+    quantiser: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clip [T,H,W,3] and its base as coded [T,h,w,3], uint8."""
+
+    about: About
+    clip: NDArray[np.uint8]
+    base: NDArray[np.uint8]
+
+
+class Pairs:
+    """`count` pairs of a data set's samples, and `held` of its held-out ones, in a folder; those
+    that are there are not made again."""
+
+    def __init__(
+        self, data: Dataset, folder: Path, count: int, held: int, codecs: Sequence[str],
+        seed: int = 1, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        self.training, self.held = list[Pair](), list[Pair]()
+        for i in range(count + held):
+            out = i < held
+            path = folder / f"{'held' if out else 'pair'}-{seed}-{i:05d}.npz"
+            if not path.exists():
+                rng = np.random.default_rng([seed, 77, i])
+                side = int(rng.choice((SIDE, SIDE, 192)))
+                make = data.held_out(i, FRAMES, side) if out else data.sample(seed, i, FRAMES, side)
+                _write(path, made(make.numpy(), rng, codecs))
+            (self.held if out else self.training).append(read(path))
+            if progress is not None:
+                progress("pairs", i + 1, count + held)
+
+
+def made(clip: NDArray[np.uint8], rng: np.random.Generator, codecs: Sequence[str]) -> Pair:
+    """A pair of a clip, by a codec, size and quantiser drawn at random."""
+    codec = str(rng.choice(list(codecs)))
+    size = int(rng.choice(list(_ODDS), p=list(_ODDS.values())))
+    finest, coarsest = _RANGES[codec, size]
+    index = int(rng.integers(finest, coarsest + 1))
+    t, h, w, _ = clip.shape
+    spool = base.spooled(clip, h, w, (size,))[size]
+    try:
+        coded = base.coded(spool, codec, size, Fraction(25), index, _PRESETS[codec])
+    finally:
+        spool.close()
+    shown = np.stack(list(base.small(coded, h, w, t)))
+    about = About(codec, size, coded.quantiser, len(coded.stream))
+    return Pair(about, np.stack([enlarge.shrunk(p, 1) for p in clip]), shown)
+
+
+def _write(path: Path, pair: Pair) -> None:
+    out = BytesIO()
+    text = np.frombuffer(json.dumps(asdict(pair.about)).encode(), np.uint8)
+    np.savez(out, about=text, clip=pair.clip, base=pair.base)
+    files.write(path, out.getvalue())
+
+
+def read(path: Path) -> Pair:
+    """A pair from its file; ConfigError if it is none."""
+    try:
+        with np.load(path) as held:
+            about: dict[str, Any] = json.loads(held["about"].tobytes())
+            return Pair(About(**about), held["clip"], held["base"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{path} is no pair: {e}") from None

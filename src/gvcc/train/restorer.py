@@ -1,0 +1,176 @@
+"""Train the restorer: first for fidelity, then from there for the eye.
+
+fidelity: Charbonnier's loss. realism: LPIPS by VGG-16, a small error of a low-passed picture and of
+the picture itself; the noise of the texture bands is drawn anew for each sample, and what it does
+to the loss says where it belongs. DISTS and LPIPS by AlexNet are never trained on: they judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gvcc.metrics import metrics, perceptual
+from gvcc.pictures import enlarge
+from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
+from gvcc.train.loop import Recipe
+from gvcc.train.pairs import Pair, Pairs
+
+_ODDS = (0.55, 0.3, 0.15)  # of the sizes 1, 2, 4
+
+
+@dataclass(frozen=True)
+class RestorerRecipe(Recipe):
+    """`crop` in pixels. `codecs` of the bases, `pairs` and `held` how many are made. `perceptual`
+    (LPIPS), `low` (low-passed) and `exact` (Charbonnier) are weights of the losses; the other names
+    are RestorerShape's."""
+
+    crop: int = 128
+    pairs: int = 600
+    held: int = 24
+    codecs: tuple[str, ...] = ("av1", "vvc")
+    perceptual: float = 0.0
+    low: float = 0.0
+    exact: float = 1.0
+    width: int = 80
+    blocks: int = 8
+
+
+class RestorerTask:
+    """See the module."""
+
+    def __init__(
+        self, model: Restorer, data: Pairs, recipe: RestorerRecipe, device: torch.device | str
+    ) -> None:
+        self.model, self.recipe, self.device = model.to(device), recipe, torch.device(device)
+        self.held = data.held
+        self.by_size = {s: [p for p in data.training if p.about.size == s] for s in enlarge.SIZES}
+        self._distance: Callable[[Tensor, Tensor], Tensor] | None = None
+        if recipe.perceptual:
+            self._distance = perceptual.lpips_loss("vgg", str(self.device))
+
+    def batch(self, step: int) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
+        """Size, base [B,9,h,w], what is told of it [B,3], enlarged base and target [B,3,H,W]."""
+        r = self.recipe
+        rng = np.random.default_rng([r.seed, step])
+        size = int(rng.choice(enlarge.SIZES, p=_ODDS))
+        chosen = [self.by_size[size][i] for i in rng.integers(0, len(self.by_size[size]), r.batch)]
+        parts = [_cut(p, r.crop, rng) for p in chosen]
+        base, big, target = (torch.from_numpy(np.stack(x)).float() / 255
+                             for x in zip(*parts, strict=True))  # fmt: skip
+        about = torch.tensor([described(p.about.codec, p.about.quantiser) for p in chosen])
+        at = self.device
+        return size, base.to(at), about.to(at), big.to(at), target.to(at)
+
+    def loss(self, step: int) -> Tensor:
+        """See the module. Random numbers come from (seed, step)."""
+        r = self.recipe
+        size, base, about, big, target = self.batch(step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
+            correction, amplitude = self.model(base, about, size)
+        if r.perceptual:
+            random = torch.Generator().manual_seed(r.seed * 2**32 + step)
+            white = torch.randn(len(big), 1, *big.shape[2:], generator=random).to(self.device)
+            out = big + added(correction, amplitude, bands(white))
+        else:
+            out = big + correction
+        total = r.exact * charbonnier(big + correction, target)
+        if r.low:
+            total = total + r.low * charbonnier(*(functional.avg_pool2d(x, 4)
+                                                  for x in (out, target)))  # fmt: skip
+        if self._distance is not None:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
+                total = total + r.perceptual * self._distance(out, target).mean()
+        return total
+
+    def validate(self) -> dict[str, float]:
+        """Of the held-out pairs' middle pictures: PSNR gained, and LPIPS (alex) and DISTS over the
+        base's, where their weights are here."""
+        gain, ratios = [], dict[str, list[float]]()
+        for i, pair in enumerate(self.held):
+            base, big, target = (x[None] for x in whole(pair))
+            out = restored(self.model, pair, i if self.recipe.perceptual else None, self.device)
+            shown = (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()[None]
+            plain = big.transpose(0, 2, 3, 1)
+            wanted = target.transpose(0, 2, 3, 1)
+            gain.append(metrics.psnr(wanted, shown) - metrics.psnr(wanted, plain))
+            if self.recipe.perceptual:
+                for name, measure in (("alex", perceptual.lpips), ("dists", perceptual.dists)):
+                    ratio = measure(wanted, shown) / max(measure(wanted, plain), 1e-6)
+                    ratios.setdefault(f"{name} / base", []).append(ratio)
+        means = {n: math.exp(sum(map(math.log, v)) / len(v)) for n, v in ratios.items()}
+        return {"PSNR over base, dB": sum(gain) / len(gain), **means}
+
+
+def charbonnier(x: Tensor, y: Tensor) -> Tensor:
+    """Mean of sqrt(d^2 + 1e-6)."""
+    return ((x - y).square() + 1e-6).sqrt().mean()
+
+
+def _neighbours(pair: Pair, t: int) -> np.ndarray:
+    """Base pictures t-1, t, t+1: [9,h,w]."""
+    at = [max(t - 1, 0), t, min(t + 1, len(pair.base) - 1)]
+    return np.concatenate([pair.base[i].transpose(2, 0, 1) for i in at])
+
+
+def whole(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a pair's middle picture: neighbours [9,h,w], enlarged [3,H,W], target [3,H,W]."""
+    t = len(pair.clip) // 2
+    h, w = pair.clip.shape[1:3]
+    big = enlarge.enlarged(pair.base[t], h, w, pair.about.size)
+    return _neighbours(pair, t), big.transpose(2, 0, 1), pair.clip[t].transpose(2, 0, 1)
+
+
+def _cut(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """A random crop of a random picture, as `whole`."""
+    size = pair.about.size
+    t = int(rng.integers(len(pair.clip)))
+    h, w = pair.clip.shape[1:3]
+    crop = min(crop, h, w)
+    y, x = (int(rng.integers(0, (n - crop) // SIDE + 1)) * SIDE for n in (h, w))
+    wide = [max(0, y // size - 4), max(0, x // size - 4)]
+    ends = [min(h // size, (y + crop) // size + 4), min(w // size, (x + crop) // size + 4)]
+    part = pair.base[t, wide[0] : ends[0], wide[1] : ends[1]]
+    big = enlarge.enlarged(part, part.shape[0] * size, part.shape[1] * size, size)
+    top, left = y - wide[0] * size, x - wide[1] * size
+    big = big[top : top + crop, left : left + crop]
+    small = _neighbours(pair, t)[:, y // size : (y + crop) // size, x // size : (x + crop) // size]
+    target = pair.clip[t, y : y + crop, x : x + crop]
+    out: list[np.ndarray] = [small, big.transpose(2, 0, 1), target.transpose(2, 0, 1)]
+    flip, turn = rng.random(2) < 0.5
+    if flip:
+        out = [a[:, :, ::-1] for a in out]
+    if turn:
+        out = [a.transpose(0, 2, 1) for a in out]
+    return tuple(np.ascontiguousarray(a) for a in out)
+
+
+@torch.no_grad()
+def restored(
+    model: Restorer, pair: Pair, noise: int | None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The middle picture of a pair, [3,H,W]; with the noise of a seed, or None."""
+    base, big, _ = (torch.from_numpy(np.ascontiguousarray(x)).float()[None] / 255
+                    for x in whole(pair))  # fmt: skip
+    about = torch.tensor([described(pair.about.codec, pair.about.quantiser)])
+    correction, amplitude = (
+        x.cpu() for x in model(base.to(device), about.to(device), pair.about.size)
+    )
+    plain: Tensor = big + correction
+    if noise is None:
+        return plain[0]
+    white = torch.randn(1, 1, *big.shape[2:], generator=torch.Generator().manual_seed(noise))
+    more: Tensor = added(correction, amplitude, bands(white))
+    return big[0] + more[0]
+
+
+def empty(recipe: RestorerRecipe) -> Restorer:
+    """The untrained network: the base as it is."""
+    torch.manual_seed(recipe.seed)
+    return Restorer(RestorerShape(recipe.width, recipe.blocks))

@@ -1,0 +1,212 @@
+"""Bases of mode v2v: the enlargement, the streams, what is refused, and the search for a size."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gvcc.errors import Corrupt, FormatError, Unsupported
+from gvcc.eval.clips import demo_clip
+from gvcc.format import base as formats
+from gvcc.format.base import BaseRecord
+from gvcc.pictures import base, basecodecs, enlarge, stills
+from gvcc.search import bases
+
+FPS = Fraction(25)
+HEIGHT, WIDTH, COUNT = 66, 90, 7
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return demo_clip(COUNT, HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module", params=["av1", "vvc"])
+def coded(request: pytest.FixtureRequest, clip: np.ndarray) -> BaseRecord:
+    spool = base.spooled(clip, HEIGHT, WIDTH, (1,))[1]
+    start = base.codec(request.param).start - round(3 / base.codec(request.param).slope)
+    return base.coded(spool, request.param, 1, FPS, start)
+
+
+# -- the enlargement --------------------------------------------------------------------------
+
+
+def by_formula(c: np.ndarray) -> np.ndarray:
+    """docs/format.md section 16, one sample after another: [N] -> [2 N], 256 times as large."""
+
+    def at(i: int) -> int:
+        return int(c[min(max(i, 0), len(c) - 1)])
+
+    out = []
+    for i in range(len(c)):
+        even = zip((2, -17, 69, 229, -34, 7), range(i - 3, i + 3), strict=True)
+        odd = zip((7, -34, 229, 69, -17, 2), range(i - 2, i + 4), strict=True)
+        out += [sum(k * at(j) for k, j in even), sum(k * at(j) for k, j in odd)]
+    return np.array(out)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_enlarging_is_the_formula_of_the_document(size: int) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (8, 16, 3)).astype(np.uint8)
+    expected = 16 * picture.astype(int)
+    for _ in range({2: 1, 4: 2}[size]):
+        rows = np.apply_along_axis(by_formula, 0, expected)
+        expected = (np.apply_along_axis(by_formula, 1, rows) + 2**15) >> 16
+    levels = ((expected + 8) >> 4).clip(0, 255)
+    found = enlarge.enlarged(picture, 8 * size, 16 * size, size)
+    assert found.dtype == np.uint8 and np.array_equal(found, levels)
+    assert np.array_equal(enlarge.enlarged(picture, 13, 9, size), levels[:13, :9])
+    assert np.array_equal(enlarge.enlarged(picture[None], 13, 9, size)[0], levels[:13, :9])
+
+
+@pytest.mark.parametrize("level", [0, 1, 127, 255])
+def test_a_flat_picture_stays_flat(level: int) -> None:
+    flat = np.full((40, 56, 3), level, np.uint8)
+    for size in enlarge.SIZES:
+        small = enlarge.shrunk(flat, size)
+        assert small.shape[:2] == enlarge.coded_sides(40, 56, size) and (small == level).all()
+        assert (enlarge.enlarged(small, 40, 56, size) == level).all()
+
+
+def test_down_and_up_again_neither_moves_nor_dims(clip: np.ndarray) -> None:
+    for size, least in ((2, 27.0), (4, 22.0)):
+        back = enlarge.enlarged(enlarge.shrunk(clip[0], size), HEIGHT, WIDTH, size).astype(float)
+        error = np.square(back - clip[0]).mean()
+        assert 10 * np.log10(255**2 / error) > least
+        for axis in (0, 1):  # a shift by one pixel either way is worse
+            for by in (-1, 1):
+                assert np.square(np.roll(back, by, axis) - clip[0]).mean() > error
+
+
+# -- streams ----------------------------------------------------------------------------------
+
+
+def test_a_base_is_the_clip_nearly(coded: BaseRecord, clip: np.ndarray) -> None:
+    shown = np.stack(list(base.decode(coded, HEIGHT, WIDTH, COUNT)))
+    assert shown.shape == clip.shape
+    errors = np.square(shown.astype(float) - clip).mean((1, 2, 3))
+    assert errors.max() < 100
+    assert (np.square(shown[1:].astype(float) - clip[:-1]).mean((1, 2, 3)) > errors[1:]).all()
+    assert formats.read_base(formats.write_base(coded)) == coded
+
+
+def test_what_a_decoder_can_derive_is_not_in_the_stream(coded: BaseRecord) -> None:
+    units = [*base.codec(coded.codec).units(coded.stream)]
+    if coded.codec == "vvc":
+        assert b"\0\0\1" not in coded.stream and len(units) == COUNT
+        assert all(u.startswith(b"\0\0\0\1") for u in units)
+    else:
+        assert b"".join(units) == coded.stream
+        kinds = {kind for kind, _ in basecodecs._obus(coded.stream)}
+        assert kinds <= {1, 3, 4, 6}
+
+
+def test_other_counts_and_sizes_are_refused(coded: BaseRecord) -> None:
+    for height, width, count in ((HEIGHT, WIDTH, COUNT - 1), (HEIGHT, WIDTH, COUNT + 1),
+                                 (HEIGHT + 8, WIDTH, COUNT), (16, 16, COUNT)):  # fmt: skip
+        with pytest.raises(Corrupt, match="the base"):
+            list(base.decode(coded, height, width, count))
+    other = "vvc" if coded.codec == "av1" else "av1"
+    with pytest.raises(Corrupt, match="base"):
+        list(base.decode(replace(coded, codec=other), HEIGHT, WIDTH, COUNT))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_no_bytes_bring_a_decoder_to_anything_but_corrupt(coded: BaseRecord, data) -> None:
+    stream = bytearray(coded.stream)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(stream) - 1))
+        kind = data.draw(st.sampled_from(["flip", "cut", "double", "zero"]))
+        if kind == "flip":
+            stream[at] ^= 1 << data.draw(st.integers(0, 7))
+        elif kind == "cut":
+            del stream[at : at + data.draw(st.integers(1, 20))]
+        elif kind == "double":
+            stream[at:at] = stream[at : at + data.draw(st.integers(1, 40))]
+        else:
+            stream[at : at + 4] = bytes(len(stream[at : at + 4]))
+        if not stream:
+            return
+    try:
+        shown = list(base.decode(replace(coded, stream=bytes(stream)), HEIGHT, WIDTH, COUNT))
+    except Corrupt:
+        return
+    assert len(shown) == COUNT and all(p.shape == (HEIGHT, WIDTH, 3) for p in shown)
+
+
+@pytest.mark.parametrize(("data", "error"), [
+    (b"", Corrupt), (b"\0\0\0", Corrupt), (b"\0\0\0\0", Corrupt), (b"\2\0\0\0a", Unsupported),
+    (b"\0\3\0\0a", Corrupt), (b"\0\0\0\1a", Unsupported),
+])  # fmt: skip
+def test_what_is_no_base_is_refused(data: bytes, error: type[FormatError]) -> None:
+    with pytest.raises(error):
+        formats.read_base(data)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (24, 200)])
+@pytest.mark.parametrize("name", ["av1", "vvc"])
+def test_small_and_odd_sizes(name: str, height: int, width: int) -> None:
+    clip = demo_clip(2, height, width)
+    spool = base.spooled(clip, height, width, (1,))[1]
+    try:
+        coded = base.coded(spool, name, 1, FPS, base.codec(name).start)
+    except Exception as e:  # libvvenc refuses some small pictures
+        assert name == "vvc" and "no base of" in str(e)
+        return
+    shown = list(base.decode(coded, height, width, 2))
+    assert [p.shape for p in shown] == [(height, width, 3)] * 2
+
+
+def test_pictures_are_decoded_as_they_are_asked_for(clip: np.ndarray) -> None:
+    """Memory does not grow with the number of pictures."""
+    spool = base.spooled((clip[i % COUNT] for i in range(120)), HEIGHT, WIDTH, (1,))[1]
+    coded = base.coded(spool, "av1", 1, FPS, base.codec("av1").start, "10")
+    most = []
+    for count in (20, 120):
+        tracemalloc.start()
+        shown = base.decode(coded, HEIGHT, WIDTH, 120)
+        for _ in range(count):
+            next(shown)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        shown.close()
+    assert most[1] < most[0] + 5 * HEIGHT * WIDTH * 3
+
+
+# -- the search -------------------------------------------------------------------------------
+
+
+def test_a_base_lands_just_under_its_room() -> None:
+    clip = demo_clip(9, 96, 128)
+    for name, room in (("av1", 2500), ("vvc", 2500)):
+        spool = base.spooled(clip, 96, 128, (1,))[1]
+        tried: list[int] = []
+        found = bases.fit(spool, name, 1, FPS, room, tell=tried.append)
+        assert found.record is not None and len(tried) <= bases.MOST
+        size = len(formats.write_base(found.record))
+        assert 0.93 * room < size <= room
+
+
+def test_no_base_is_small_enough() -> None:
+    clip = demo_clip(3, 96, 128)
+    spool = base.spooled(clip, 96, 128, (1,))[1]
+    found = bases.fit(spool, "av1", 1, FPS, 60)
+    assert found.record is None and found.smallest > 60
+
+
+def test_the_colours_of_a_base_are_those_of_a_still(clip: np.ndarray) -> None:
+    planes = stills.from_rgb(enlarge.shrunk(clip[0], 1), 10)
+    spool = basecodecs.Spool(*enlarge.coded_sides(HEIGHT, WIDTH, 1))
+    spool.add(planes)
+    assert np.array_equal(next(iter(spool)), planes) and spool.count == 1
+    path = spool.path
+    spool.close()
+    assert not path.exists()
