@@ -20,7 +20,7 @@ from gvcc.decode import rcc, trajectory
 from gvcc.decode.session import Given, Session
 from gvcc.format import bitstream, entropy, parser, schedules
 from gvcc.priors import Prior
-from gvcc.search import steer
+from gvcc.search import gopcoder, steer
 from gvcc.search import stops as aqc
 from gvcc.search.allocation import Proportional
 from gvcc.search.config import EncodeConfig
@@ -47,7 +47,7 @@ def coded(coder: str) -> tuple[Any, Pass]:
     (g,) = own.gops
     session = Session(own.draft, prior())
     condition, shape = session.condition(g, Given(None, None)), session.shape(g)
-    x0 = prior().encode(encoder._padded(prior(), g, video.frames))
+    x0 = prior().encode(gopcoder.padded(prior(), g, video.frames))
     budget = None if coder == "rcc" else Proportional(session.coder().bits(1))
     aim = steer.Aim(x0, prior().spec.metric, budget)
     made = Pass(condition, own.draft, 0, shape, session.coder(), aim, range(shape[1]), LAST, (),

@@ -189,7 +189,7 @@ def spend(pacer, head, i, g, cost):
     return len(data)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "v2v"])  # tests/test_v2v.py has it
 @pytest.mark.parametrize("preset", ["default", "paper", "free-gvc"])
 @settings(deadline=None, max_examples=10)
 @given(st.integers(2000, 16000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())

@@ -181,7 +181,7 @@ def test_from_the_command_line(run: Run, tmp_path: Path) -> None:
     assert done.code == 0 and "verified" in done.err, done.err
     assert coded.stat().st_size <= 4000
     done = run("inspect", coded)
-    assert done.code == 0 and "v2v" in done.out.decode() and "av1, q" in done.out.decode()
+    assert done.code == 0 and "v2v" in done.out.decode() and "av1 q" in done.out.decode()
     done = run("decode", coded, "-o", out, "--base-only")
     assert done.code == 0, done.err
     assert media.read(out).frames.shape == VIDEO.frames.shape

@@ -64,11 +64,15 @@ REASONS = {
     "second-step": " 0 chunks", "tail-atoms": "do not fit",
     "base-codec": "base codec number 2", "base-size": "size number 3", "base-use": "use 0x1",
     "base-empty": "an empty base", "base-unannounced": "layout 0x40", "base-symbols": "trajectory",
-    "base-and-fade": "layout 0x50", "base-fewer": "16 pictures, not 17", "base-cut": "base",
+    "base-and-fade": "layout 0x50", "base-fewer": "pictures, not 17", "base-cut": "base",
     "base-other-size": "not yuv420p10le of", "base-other-codec": "base", "base-vvc-cut": "base",
     "base-start-code": "base", "base-delimiter": "type 2", "base-many": "base",
     "head-checksum": "head", "body-checksum": "checksum of GOP 1",
 }  # fmt: skip
+# What the second reader does not see, which knows no prior and decodes no picture.
+UNSEEN = ("wrong-path", "cut-still", "start-code", "base-fewer", "base-other-size", "base-many",
+          "base-other-codec", "base-cut", "base-vvc-cut", "base-start-code",
+          "base-delimiter")  # fmt: skip
 KINDS = {"valid": {".gvcc", ".json", ".png"}, "faulty": {".gvcc"}}
 
 
@@ -164,7 +168,8 @@ def test_valid_pictures(name: str) -> None:
     image = np.asarray(Image.open(ROOT / "valid" / f"{name}.png"))
     pictures = image.reshape(-1, video.frames.shape[1], *image.shape[1:])
     check_pictures(video.frames, pictures, expected["rms"], expected["peak"])
-    assert len(drifts) == len(expected["gops"]) and max(drifts) < 0.25
+    sampled = [g for g in expected["gops"] if "base" not in g]
+    assert len(drifts) == len(sampled) and max(drifts, default=0) < 0.25
     header = parser.read_header(data)[0]
     assert (len(video.frames), video.fps) == (header.frames, header.fps)
     assert video.colour == header.colour
@@ -218,8 +223,7 @@ def test_faulty(name: str) -> None:
     if isinstance(caught.value, errors.Truncated):
         assert whole == f"{caught.value.whole_gops} GOPs whole"
     spec = prior("tiny").spec
-    # The spec reader knows no prior and decodes no picture.
-    if kind == "PriorMismatch" or name in ("wrong-path", "cut-still", "start-code"):
+    if kind == "PriorMismatch" or name in UNSEEN:
         spec_reader.read(data, spec.channels, spec.stride)
     else:
         with pytest.raises(spec_reader.Bad) as bad:

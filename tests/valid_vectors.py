@@ -182,20 +182,20 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     ),
     "v2v-av1": (
         "version 4, v2v: two bases in AV1, 17 and 3 frames; no sides that are multiples of 8",
-        "tiny", (20, 66, 70), dict(mode="v2v", base="av1", size=2200, gop=17), {},
+        "tiny", (20, 46, 50), dict(mode="v2v", base="av1", size=1500, gop=17), {},
     ),
     "v2v-av1-half": (
         "v2v: a base in AV1 at half of each side, and a pixel aspect",
-        "tiny", (6, 70, 90), dict(mode="v2v", base="av1", base_size="2", size=700),
+        "tiny", (5, 40, 60), dict(mode="v2v", base="av1", base_size="2", size=500),
         {"pixel_aspect": Fraction(16, 15)},
     ),
     "v2v-vvc": (
         "v2v: a base in VVC, and a scene cut at frame 9",
-        "tiny", (14, 64, 72), dict(mode="v2v", base="vvc", size=1900, cut=9), {},
+        "tiny", (14, 48, 60), dict(mode="v2v", base="vvc", size=1900, cut=9), {},
     ),
-    "v2v-vvc-quarter": (
-        "v2v: a base in VVC at a quarter of each side, one frame",
-        "tiny", (1, 130, 140), dict(mode="v2v", base="vvc", base_size="4", size=420), {},
+    "v2v-av1-quarter": (
+        "v2v: a base in AV1 at a quarter of each side, one frame",
+        "tiny", (1, 60, 64), dict(mode="v2v", base="av1", base_size="4", size=300), {},
     ),
     "gauss": (
         "the prior gauss as shipped; follows its weights",

@@ -177,8 +177,8 @@ class Decoder:
             for ready, after in self._one(session, coded, records, left, assembler):
                 left = after
                 yield asked(ready)
-                if at >= self.end:  # the rest of a long GOP need not be decoded
-                    return
+                if self._wanted is not None and at >= self.end:
+                    return  # the rest of a long GOP need not be decoded
         if at is not None:
             yield asked(assembler.finish())
 
@@ -235,7 +235,8 @@ class Decoder:
                 return
             if self._base_only:
                 raise ConfigError(f"GOP {i} has no base")
-            self._fits(g)
+            if header.bases:
+                self._fits(g)
             calls = len(times(header, record.stop, record.fraction)) - 1
             latent, given = decode_record(
                 session, i, record, before, lambda step, _: tell(step + 1)

@@ -13,7 +13,7 @@ from gvcc.decode.assemble import Assembler
 from gvcc.decode.gops import base_pictures, decode_record
 from gvcc.decode.session import Event, Progress, References, Session
 from gvcc.decode.times import times
-from gvcc.errors import ConfigError, FormatError, TargetUnreachable
+from gvcc.errors import ConfigError, FormatError
 from gvcc.format import bitstream, schedules
 from gvcc.format.bitstream import Header, Limits
 from gvcc.format.gop import Gop
@@ -25,7 +25,7 @@ from gvcc.search.basecoder import BaseCoder, CodedBase
 from gvcc.search.config import EncodeConfig, Parameters
 from gvcc.search.frames import FrameWindow
 from gvcc.search.gopcoder import Candidate, GopCoder, profile
-from gvcc.search.pacer import Pacer
+from gvcc.search.pacer import Look, Pacer
 from gvcc.search.resume import Begun
 
 LONGEST_BASE = 10  # seconds of a GOP that is a base
@@ -112,7 +112,8 @@ class _Encoder:
         done: Iterator[StoredGop] = iter(())
         if begun is not None:
             own = FrameWindow(self.clip.pictures())
-            done = resume.whole(begun, head, proof, lambda i: own.each(self.gops[i]))
+            take = own.each if self.parameters.only_base else own.take
+            done = resume.whole(begun, head, proof, lambda i: take(self.gops[i]))
         yield self._counted(Part(head, proof=proof))
         if self.audio is not None:
             yield self._counted(Part(bitstream.write_audio(self.audio, head)))
@@ -142,12 +143,12 @@ class _Encoder:
     def _bases(self, header: Header, head: bytes, done: Iterator[StoredGop]) -> Iterator[Part]:
         """The parts of a stream of bases; no more than a few pictures are held."""
         coder, window = BaseCoder(header, self.parameters), FrameWindow(self.clip.pictures())
-        if len(self.gops) > 1 and self.pacer.left is not None:
-            own, weights = FrameWindow(self.clip.pictures()), list[float]()
+        if self.pacer.left is not None:
+            own, looks = FrameWindow(self.clip.pictures()), list[Look]()
             for i, g in enumerate(self.gops):
-                weights.append(coder.weight(own.each(g)))
+                looks.append(coder.look(g, own.each(g)))
                 self._tell(i, 1, 1, "measure")
-            self.pacer.weigh(weights)
+            self.pacer.weigh(looks)
         for i, g in enumerate(self.gops):
             pictures, room = window.each(g), self.pacer.grant(i, g).record
             if coded := next(done, None):
@@ -158,10 +159,7 @@ class _Encoder:
                     coder.recall(made.record.base)
             else:
                 tell = partial(self._tell, i, steps=bases.MOST + 1, stage="code")
-                try:
-                    made = coder.code(g, pictures, room, self.pacer.most(i), tell)
-                except TargetUnreachable as e:
-                    raise self.pacer.unreachable(e.smallest) from None
+                made = coder.code(g, pictures, room, self.pacer.most(i), tell)
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))

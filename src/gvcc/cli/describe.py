@@ -94,16 +94,19 @@ def show(d: dict[str, Any], console: Console) -> None:
             value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    names = numbers("GOP", "frames", "steps", "bytes", "stills", "residual", "base", "bit/pixel",
-                    "check")  # fmt: skip
+    based = any(g["base"] for g in d["gops"])  # these have no steps, stills or residual
+    own = ("base",) if based else ("steps", "stills", "residual", "check")
+    names = numbers("GOP", "frames", *own, "bytes", "bit/pixel")
     table = Table(names[0], "mode", *names[1:])
     for g in d["gops"]:
-        table.add_row(
-            str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}",
-            f"{g['coded_steps'] + g['part'] / 256:.4g}", str(g["bytes"]),
+        cells = [_base_text(g["base"])] if based else [
+            f"{g['coded_steps'] + g['part'] / 256:.4g}",
             " ".join([str(g["stills"]), *sorted(set(g["still_codecs"]))]),
-            str(g["residual"]), _base_text(g["base"]),
-            f"{g['bits_per_pixel']:.4f}", " ".join(map(str, g["check"])),
+            str(g["residual"]), " ".join(map(str, g["check"])),
+        ]  # fmt: skip
+        table.add_row(
+            str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}", *cells,
+            str(g["bytes"]), f"{g['bits_per_pixel']:.4f}",
         )  # fmt: skip
     console.print(table)
     table = Table("where", *numbers("bytes", "share"))
@@ -118,8 +121,8 @@ def show(d: dict[str, Any], console: Console) -> None:
 def _base_text(base: dict[str, Any] | None) -> str:
     if base is None:
         return "-"
-    part = "" if base["size"] == 1 else f" at 1/{base['size']}"
-    return f"{base['bytes']} {base['codec']}{part}, q {base['quantiser']}"
+    part = "" if base["size"] == 1 else f" 1/{base['size']}"
+    return f"{base['codec']}{part} q{base['quantiser']}"
 
 
 _LABELS = {

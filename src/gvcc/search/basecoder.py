@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gvcc.errors import TargetUnreachable
 from gvcc.format import bitstream
 from gvcc.format.base import BaseRecord
 from gvcc.format.bitstream import GopRecord, Header
@@ -21,11 +20,17 @@ from gvcc.pictures.basecodecs import Spool
 from gvcc.records import Pictures
 from gvcc.search import bases
 from gvcc.search.config import Parameters
+from gvcc.search.pacer import Look
 from gvcc.search.quality import Goal
 
 _SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
 _PROBES = 8  # of a GOP's quality
 _TOGETHER = 32  # pictures that are measured together
+
+
+def _around(gop: Gop) -> int:
+    """Bytes of a record besides its base; lengths grow."""
+    return bitstream.gop_size(bitstream.empty_gop(gop)) + 8
 
 
 class CodedBase(NamedTuple):
@@ -49,21 +54,21 @@ class BaseCoder:
         self.sizes = possible if size == "auto" else [int(size)]
         self.reached: dict[int, int] = {}  # size -> index of the GOP before, about
 
-    def weight(self, pictures: Iterable[Pictures]) -> float:
-        """Bytes of some pictures at a fixed quality by a fast preset: what they ask for beside
-        others."""
-        h, w = self.header.height, self.header.width
-        size = self.sizes[-1] if len(self.sizes) == 1 else self.sizes[min(1, len(self.sizes) - 1)]
+    def look(self, gop: Gop, pictures: Iterable[Pictures]) -> Look:
+        """What a GOP asks for, by its bytes at a fixed quality and a fast preset, and the smallest
+        record that it may have."""
+        h, w, fps, size = self.header.height, self.header.width, self.header.fps, self.sizes[-1]
         with closing(base.spooled(pictures, h, w, (size,))[size]) as spool:
-            return float(len(bases.weighed(spool, size, self.header.fps).stream))
+            weight = float(len(bases.weighed(spool, size, fps).stream))
+            least = base.coded(spool, self.codec, size, fps, base.codec(self.codec).coarsest)
+        return Look(weight, _around(gop) + bases.HEAD + len(least.stream))
 
     def code(
         self, gop: Gop, pictures: Iterable[Pictures], room: int | None, most: int | None,
         tell: Callable[[int], None],
     ) -> CodedBase:  # fmt: skip
         """A GOP whose record has at most `room` bytes or, where no base is so small, at most `most`
-        (None: any; then there is a goal of quality). `tell(n)` after the n-th encode. Raises
-        TargetUnreachable with the bytes that are missing."""
+        (None: any; then there is a goal of quality). `tell(n)` after the n-th encode."""
         header, seen = self.header, hashlib.sha256()
 
         def noted() -> Iterator[Pictures]:
@@ -78,7 +83,7 @@ class BaseCoder:
             empty = bitstream.empty_gop(gop)
             if goal is None or kept is None:
                 assert room is not None and most is not None
-                own = bitstream.gop_size(empty) + 8  # lengths grow
+                own = _around(gop)
                 found = self._within(spools, room - own, most - own, tell)
             else:
                 found, quality = self._good(spools, kept, goal, tell)
@@ -97,7 +102,7 @@ class BaseCoder:
         self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
     ) -> BaseRecord:
         """The largest size at which a base fits, and is not very rough."""
-        fps, smallest, best = self.header.fps, most, None
+        fps, best = self.header.fps, None
         rough = base.codec(self.codec).rough
         for limit in dict.fromkeys((room, most)):
             for size, spool in spools.items():
@@ -106,10 +111,9 @@ class BaseCoder:
                     best = found.record
                     if found.quality <= rough:
                         break
-                smallest = max(most + 1, found.smallest)
             if best is not None:
                 return best
-        raise TargetUnreachable("", smallest - most)
+        raise AssertionError("the first look has seen that one fits")
 
     def _good(
         self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gvcc import flow
 from gvcc.decode.times import TAIL, times
@@ -44,6 +45,14 @@ class Grant:
     still: int
 
 
+class Look(NamedTuple):
+    """A first look at a GOP that is a base: what it asks for beside others, and the bytes of its
+    smallest record."""
+
+    weight: float
+    smallest: int
+
+
 @dataclass(frozen=True)
 class Allotment:
     """What a GOP's symbols may be: coded steps, and atoms (uniform) or a budget of them; with a
@@ -80,8 +89,6 @@ class Pacer:
         self.empty = [
             max(bitstream.gop_size(bitstream.empty_gop(v)) for v in c) for c in candidates
         ]
-        if parameters.only_base:
-            self.empty = [e + _LEAST_BASE for e in self.empty]
         smallest = len(head) + sound + sum(self.empty)
         shape = header.frames, header.height, header.width
         target = asked.target(*shape, header.fps)
@@ -110,9 +117,13 @@ class Pacer:
         text = f"{self.target} bytes cannot be reached; the smallest file is {smallest} bytes"
         return TargetUnreachable(text + of_them, smallest)
 
-    def weigh(self, weights: Sequence[float]) -> None:
-        """Say what the GOPs ask for beside each other."""
-        self.predicted = [[w] for w in weights]
+    def weigh(self, looks: Sequence[Look]) -> None:
+        """Say what GOPs that are bases ask for, and how small they go. Raises TargetUnreachable."""
+        assert self.left is not None
+        self.predicted = [[look.weight] for look in looks]
+        self.empty = [look.smallest for look in looks]
+        if sum(self.empty) > self.left:
+            raise self.unreachable(sum(self.empty) - self.left)
 
     def most(self, i: int) -> int | None:
         """Bytes of GOP number i, the next one, if all later ones were as small as they go."""
@@ -221,7 +232,6 @@ class Pacer:
             self.left -= size
 
 
-_LEAST_BASE = 64  # bytes of a base, as small as it goes
 _LEAST = 2  # bits per frame-step below which coding none of it is the better choice;
 _FIRST = 4  # a GOP's first count needs a few more
 
