@@ -189,3 +189,22 @@ def test_from_the_command_line(run: Run, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "gvcc", "decode", "-", "-o", "-", "--start", "12"]
         piped = subprocess.run(command, stdin=f, capture_output=True)
     assert piped.returncode == 0 or b"No module named gvcc.__main__" in piped.stderr
+
+
+def test_auto_takes_what_codes_pictures_of_this_size() -> None:
+    """libvvenc refuses some small pictures: such sizes are left out, or AV1 takes its place."""
+    small = Video(demo_clip(5, 64, 96), Fraction(25))
+    made = codec.encode(small, config(base="auto", size=1500, gop=None), tiny_prior.load())
+    assert np.array_equal(shown(made.data), made.frames)
+    tiny = Video(demo_clip(3, 17, 24), Fraction(25))
+    made = codec.encode(tiny, config(base="auto", size=900, gop=None), tiny_prior.load())
+    assert made.frames.shape == tiny.frames.shape
+    with pytest.raises(base.Refused, match="^vvc codes no base of 16x16: "):
+        codec.encode(Video(demo_clip(3, 16, 16), Fraction(25)), config(base="vvc"),
+                     tiny_prior.load())  # fmt: skip
+
+
+def test_the_usual_size_grows_where_no_base_is_so_small() -> None:
+    video = Video(demo_clip(9, 16, 16), Fraction(25))
+    made = codec.encode(video, EncodeConfig(mode="v2v", base="av1"), tiny_prior.load())
+    assert np.array_equal(shown(made.data), made.frames)

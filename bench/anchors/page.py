@@ -185,6 +185,8 @@ def standing() -> str:
         found = [_compared(d, metric)[:2] for d in sets.values()
                  if (metric, label) in _measured(d)] or [(0, 0)]  # fmt: skip
         won, of = (sum(n) for n in zip(*found, strict=True))
+        if not of:
+            continue
         ahead += 2 * won > of
         shares.append(f"{label.removesuffix(', dB')} {won} of {of}")
     verdict = "loses to" if not ahead else f"is ahead by {ahead} of {len(METRICS)} metrics of"

@@ -16,6 +16,10 @@ from gvcc.pictures.basecodecs import CODECS, NUMBERS, BaseCodec, Spool
 from gvcc.records import Pictures
 
 
+class Refused(ConfigError):
+    """An encoder does not take these pictures: libvvenc fails on some small ones."""
+
+
 def codec(name: str) -> BaseCodec:
     """A codec by its name in the format."""
     return CODECS[NUMBERS[name]]
@@ -59,10 +63,11 @@ def coded(
     spool: Spool, name: str, size: int, fps: Fraction, index: int, preset: str | None = None
 ) -> BaseRecord:
     """The base of spooled pictures at an index of quality, by the codec's own preset or another;
-    ConfigError where the encoder fails."""
+    Refused where the encoder fails."""
     own = codec(name)
     try:
         stream = own.write(spool, fps, preset or own.preset, index)
     except stillcodecs.Unpackable as e:
-        raise ConfigError(f"no base of {spool.height} x {spool.width} by {name}: {e}") from None
+        reason = str(e).splitlines()[0]
+        raise Refused(f"{name} codes no base of {spool.width}x{spool.height}: {reason}") from None
     return BaseRecord(name, size, own.told(index), stream)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -47,21 +46,37 @@ class BaseCoder:
     def __init__(self, header: Header, parameters: Parameters) -> None:
         self.header, self.parameters = header, parameters
         asked = parameters.asked
-        self.codec = bases.chosen(asked.base or "auto")
-        size = asked.base_size or "auto"
-        least = min(header.height, header.width)
+        size, least = asked.base_size or "auto", min(header.height, header.width)
         possible = [s for s in enlarge.SIZES if s == 1 or least >= s * _SMALLEST]
         self.sizes = possible if size == "auto" else [int(size)]
-        self.reached: dict[int, int] = {}  # size -> index of the GOP before, about
+        self.codecs = bases.chosen(asked.base or "auto")
+        self.reached: dict[tuple[str, int], int] = {}  # index of the GOP before, about
 
     def look(self, gop: Gop, pictures: Iterable[Pictures]) -> Look:
         """What a GOP asks for, by its bytes at a fixed quality and a fast preset, and the smallest
-        record that it may have."""
-        h, w, fps, size = self.header.height, self.header.width, self.header.fps, self.sizes[-1]
-        with closing(base.spooled(pictures, h, w, (size,))[size]) as spool:
-            weight = float(len(bases.weighed(spool, size, fps).stream))
-            least = base.coded(spool, self.codec, size, fps, base.codec(self.codec).coarsest)
-        return Look(weight, _around(gop) + bases.HEAD + len(least.stream))
+        record that it may have. Raises Refused where no encoder takes its pictures."""
+        h, w, fps, found = self.header.height, self.header.width, self.header.fps, list[int]()
+        spools = base.spooled(pictures, h, w, self.sizes)
+        refused: base.Refused | None = None
+        try:
+            size = self.sizes[-1]
+            weight = float(len(bases.weighed(spools[size], size, fps).stream))
+            for name in self.codecs:
+                for size in reversed(self.sizes):
+                    try:
+                        most = base.codec(name).coarsest
+                        least = base.coded(spools[size], name, size, fps, most)
+                    except base.Refused as e:
+                        refused = e
+                        continue
+                    found.append(len(least.stream))
+                    break
+        finally:
+            for spool in spools.values():
+                spool.close()
+        if refused is not None and not found:
+            raise refused
+        return Look(weight, _around(gop) + bases.HEAD + min(found))
 
     def code(
         self, gop: Gop, pictures: Iterable[Pictures], room: int | None, most: int | None,
@@ -96,37 +111,56 @@ class BaseCoder:
     def recall(self, made: BaseRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
         that goes on after a break makes the same file."""
-        self.reached = {made.size: base.codec(made.codec).asked(made.quantiser)}
+        index = base.codec(made.codec).asked(made.quantiser)
+        self.reached = {(made.codec, made.size): index}
 
     def _within(
         self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
     ) -> BaseRecord:
-        """The largest size at which a base fits, and is not very rough."""
-        fps, best = self.header.fps, None
-        rough = base.codec(self.codec).rough
+        """The first codec by which a base fits, at the largest size at which it is not very
+        rough."""
         for limit in dict.fromkeys((room, most)):
-            for size, spool in spools.items():
-                found = bases.fit(spool, self.codec, size, fps, limit, self.reached.get(size), tell)
-                if found.record is not None:
-                    best = found.record
-                    if found.quality <= rough:
+            for name in self.codecs:
+                best = None
+                for size, spool in spools.items():
+                    start = self.reached.get((name, size))
+                    try:
+                        found = bases.fit(spool, name, size, self.header.fps, limit, start, tell)
+                    except base.Refused:
+                        continue
+                    best = found.record or best
+                    if found.record is not None and found.quality <= base.codec(name).rough:
                         break
-            if best is not None:
-                return best
+                if best is not None:
+                    return best
         raise AssertionError("the first look has seen that one fits")
 
     def _good(
         self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]
     ) -> tuple[BaseRecord, float]:
-        """The smallest base that has the goal's quality, or the best one; at full size unless
-        another is asked for."""
+        """A base whose quality is as near to the goal's as half its tolerance, or the nearest one
+        found; at full size unless another is asked for."""
+        refused: base.Refused | None = None
+        for name in self.codecs:
+            try:
+                return self._near(name, spools, wanted, goal, tell)
+            except base.Refused as e:
+                refused = e
+        assert refused is not None
+        raise refused
+
+    def _near(
+        self, name: str, spools: dict[int, Spool], wanted: Spool, goal: Goal,
+        tell: Callable[[int], None],
+    ) -> tuple[BaseRecord, float]:  # fmt: skip
+        """The same by one codec."""
         size, spool = next(iter(spools.items()))
-        codec, header = base.codec(self.codec), self.header
+        codec, header = base.codec(name), self.header
         low, high = codec.finest, codec.coarsest
         best: tuple[BaseRecord, float] | None = None
-        asked = self.reached.get(size, codec.start)
+        asked = self.reached.get((name, size), codec.start)
         for n in range(_PROBES):
-            made = base.coded(spool, self.codec, size, header.fps, asked)
+            made = base.coded(spool, name, size, header.fps, asked)
             tell(n + 1)
             value = self._measured(made, wanted, goal)
             if best is None or abs(value - goal.value) < abs(best[1] - goal.value):

@@ -123,11 +123,11 @@ def _scouted(
     return min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
 
 
-def chosen(asked: str) -> str:
-    """The codec that `auto` or a name stands for on this machine; ConfigError for one that cannot
-    be had."""
+def chosen(asked: str) -> list[str]:
+    """The codecs that `auto` or a name stands for on this machine, the best first; ConfigError for
+    one that cannot be had."""
     if asked == "auto":
-        return "vvc" if base.available("vvc") else "av1"
+        return ["vvc", "av1"] if base.available("vvc") else ["av1"]
     if not base.available(asked):
         raise ConfigError(f"base {asked} needs an encoder: pip install 'gvcc[eval]'")
-    return asked
+    return [asked]

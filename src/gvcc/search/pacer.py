@@ -96,6 +96,7 @@ class Pacer:
         if target is None and header.allocation == "matched" and not free_running:
             target = max(int(DEFAULT_BPP * math.prod(shape) / 8), smallest + 64 * len(gops))
         self.target, self.sound = target, sound
+        self.usual = asked.target(*shape, header.fps) is None
         if target is not None and target < smallest:
             raise self.unreachable(smallest - target)
         if not parameters.only_base:
@@ -122,6 +123,8 @@ class Pacer:
         assert self.left is not None
         self.predicted = [[look.weight] for look in looks]
         self.empty = [look.smallest for look in looks]
+        if self.usual:  # nobody has asked for this size
+            self.left = max(self.left, round(1.1 * sum(self.empty)))
         if sum(self.empty) > self.left:
             raise self.unreachable(sum(self.empty) - self.left)
 
