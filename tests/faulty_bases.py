@@ -66,6 +66,6 @@ def head_of(data: bytes, at: int) -> int:
 
 def fewer(stream: bytes) -> bytes:
     """An AV1 stream without its last unit."""
-    from gvcc.pictures.basecodecs import CODECS
+    from gvcc.pictures import base
 
-    return b"".join([*CODECS[0].units(stream)][:-1])
+    return b"".join([*base.codec("av1").units(stream)][:-1])

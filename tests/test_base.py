@@ -69,7 +69,7 @@ def test_enlarging_is_the_formula_of_the_document(size: int) -> None:
 @pytest.mark.parametrize("level", [0, 1, 127, 255])
 def test_a_flat_picture_stays_flat(level: int) -> None:
     flat = np.full((40, 56, 3), level, np.uint8)
-    for size in enlarge.SIZES:
+    for size in formats.SIZES:
         small = enlarge.shrunk(flat, size)
         assert small.shape[:2] == enlarge.coded_sides(40, 56, size) and (small == level).all()
         assert (enlarge.enlarged(small, 40, 56, size) == level).all()

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from gvcc.eval.sidebyside import FAINT, INK, PAPER
 from gvcc.files import write
 from gvcc.metrics.metrics import Frames
 from gvcc.pictures import media
 
 CROP = 128  # pixels a side, shown twice as large
 _ZOOM, _GAP, _HEAD, _FOOT, _FONT = 2, 8, 24, 38, 13
-_PAPER, _INK, _FAINT = (24, 24, 24), (240, 240, 240), (170, 170, 170)
 _SHOWN = (("DISTS", "dists"), ("LPIPS", "lpips_alex"), ("PSNR", "psnr_rgb_db"))
 
 
@@ -102,11 +102,11 @@ def _sheet(heads: Sequence[str], rows: Sequence[Sequence[Tile]]) -> Any:
 
     side = CROP * _ZOOM
     width = _GAP + len(heads) * (side + _GAP)
-    sheet = Image.new("RGB", (width, _HEAD + len(rows) * (side + _FOOT)), _PAPER)
+    sheet = Image.new("RGB", (width, _HEAD + len(rows) * (side + _FOOT)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
     columns = [_GAP + i * (side + _GAP) for i in range(len(heads))]
     for x, head in zip(columns, heads, strict=True):
-        draw.text((x, _HEAD // 2), head, fill=_INK, font=font, anchor="lm")
+        draw.text((x, _HEAD // 2), head, fill=INK, font=font, anchor="lm")
     for i, tiles in enumerate(rows):
         top = _HEAD + i * (side + _FOOT)
         for x, tile in zip(columns, tiles, strict=True):
@@ -114,5 +114,5 @@ def _sheet(heads: Sequence[str], rows: Sequence[Sequence[Tile]]) -> Any:
             size = (picture.width * _ZOOM, picture.height * _ZOOM)
             sheet.paste(picture.resize(size, Image.Resampling.NEAREST), (x, top))
             for line, text in enumerate(tile.lines):
-                draw.text((x, top + side + 2 + 16 * line), text, fill=_FAINT, font=font)
+                draw.text((x, top + side + 2 + 16 * line), text, fill=FAINT, font=font)
     return sheet

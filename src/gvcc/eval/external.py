@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 import subprocess
 import tempfile
@@ -81,7 +82,7 @@ def load(path: str) -> dict[str, Adapter]:
 def _adapter(name: str, table: Any) -> Adapter:
     """ValueError for what is none."""
     known = [f.name for f in dataclasses.fields(Adapter)]
-    if name.partition("@")[0].partition("+")[0].partition(":")[0] in (*BASELINES, "gvcc"):
+    if re.split("[:@+]", name)[0] in (*BASELINES, "gvcc"):
         raise ValueError(f"[{name}] is the name of another codec")
     if not isinstance(table, dict):
         raise ValueError(f"{name} is no table")

@@ -15,7 +15,7 @@ from gvcc.metrics.metrics import Frames, check_pair, frame_psnr
 _GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit
 _GAP, _STRIP, _FONT = 6, 20, 13
-_PAPER, _INK, _FAINT = (24, 24, 24), (240, 240, 240), (170, 170, 170)
+PAPER, INK, FAINT = (24, 24, 24), (240, 240, 240), (170, 170, 170)
 
 
 def write_png(
@@ -53,7 +53,7 @@ def write_png(
     row_height = _STRIP + panel[1] + _GAP
     foot = _STRIP if caption else 0
     sheet = Image.new(
-        "RGB", (columns[-1] + panel[0] + _GAP, _STRIP + len(chosen) * row_height + foot), _PAPER
+        "RGB", (columns[-1] + panel[0] + _GAP, _STRIP + len(chosen) * row_height + foot), PAPER
     )
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT)
@@ -62,16 +62,16 @@ def write_png(
         draw.text((x, top + _STRIP // 2), text, fill=colour, font=font, anchor="lm")
 
     for x, label in zip(columns, labels, strict=True):
-        write(x, 0, label, _INK)
+        write(x, 0, label, INK)
     for row, t in enumerate(chosen):
         top = _STRIP + row * row_height
-        write(columns[0], top, f"frame {t} of 0..{frames - 1}", _FAINT)
-        write(columns[1], top, f"PSNR {frame_psnr(ref[t], out[t]):.2f} dB", _FAINT)
+        write(columns[0], top, f"frame {t} of 0..{frames - 1}", FAINT)
+        write(columns[1], top, f"PSNR {frame_psnr(ref[t], out[t]):.2f} dB", FAINT)
         difference = np.abs(ref[t].astype(np.int16) - out[t]) * _GAIN
         for x, frame in zip(columns, (ref[t], out[t], difference.clip(0, 255)), strict=True):
             picture = Image.fromarray(np.ascontiguousarray(frame, np.uint8))
             sheet.paste(picture.resize(panel, Image.Resampling.NEAREST), (x, top + _STRIP))
-    write(columns[0], _STRIP + len(chosen) * row_height, caption, _FAINT)
+    write(columns[0], _STRIP + len(chosen) * row_height, caption, FAINT)
 
     png = BytesIO()
     sheet.save(png, format="PNG")

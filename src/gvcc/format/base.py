@@ -9,6 +9,7 @@ from gvcc.format.cursor import Cursor
 
 CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever append
 SIZES = (1, 2, 4)
+HEAD = 4  # bytes of a base that are not its stream
 
 
 @dataclass(frozen=True)

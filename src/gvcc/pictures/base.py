@@ -12,7 +12,7 @@ from fractions import Fraction
 from gvcc.errors import ConfigError
 from gvcc.format.base import BaseRecord
 from gvcc.pictures import basecodecs, enlarge, stillcodecs, stills
-from gvcc.pictures.basecodecs import CODECS, NUMBERS, BaseCodec, Spool
+from gvcc.pictures.basecodecs import BY_NAME, BaseCodec, Spool
 from gvcc.records import Pictures
 
 
@@ -22,7 +22,7 @@ class Refused(ConfigError):
 
 def codec(name: str) -> BaseCodec:
     """A codec by its name in the format."""
-    return CODECS[NUMBERS[name]]
+    return BY_NAME[name]
 
 
 def available(name: str) -> bool:

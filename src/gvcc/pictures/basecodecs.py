@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +27,7 @@ from gvcc.pictures.stillcodecs import Unpackable
 Planes = NDArray[np.uint16]
 _DELIMITER, _METADATA, _PADDING = 2, 5, 15  # OBU types that no picture needs
 _ENDS = (3, 4, 6)  # frame header, tile group, frame: a decoder may be given what it has
-_VVC_IGNORED = (16, 20, 23, 24)  # parameter sets of decoding order aside: VPS 14 is kept
+_VVC_IGNORED = (20, 23, 24)  # access unit delimiters, supplemental information
 
 
 class Spool:
@@ -85,8 +83,20 @@ class BaseCodec(NamedTuple):
     told: Callable[[int], int]
     asked: Callable[[int], int]  # about the inverse
     write: Callable[[Spool, Fraction, str, int], bytes]
-    units: Callable[[bytes], Iterator[bytes]]  # a stream -> packets for the decoder; Corrupt
+    # A stream -> its parts as a decoder wants them, and whether a picture ends with each; Corrupt
+    parts: Callable[[bytes], Iterator[tuple[bytes, bool]]]
     decoder: str
+
+    def units(self, stream: bytes) -> Iterator[bytes]:
+        """A stream as packets for the decoder, each the end of a picture. Raises Corrupt."""
+        held = b""
+        for part, ends in self.parts(stream):
+            held += part
+            if ends:
+                yield held
+                held = b""
+        if held:
+            raise Corrupt("a base ends between two pictures")
 
 
 # -- AV1 --------------------------------------------------------------------------------------
@@ -117,17 +127,11 @@ def _obus(stream: bytes) -> Iterator[tuple[int, bytes]]:
         at = body + length
 
 
-def _av1_units(stream: bytes) -> Iterator[bytes]:
-    held = b""
+def _av1_parts(stream: bytes) -> Iterator[tuple[bytes, bool]]:
     for kind, obu in _obus(stream):
         if kind in (_DELIMITER, _METADATA, _PADDING):
             raise Corrupt(f"an OBU of type {kind} in a base")
-        held += obu
-        if kind in _ENDS:
-            yield held
-            held = b""
-    if held:
-        raise Corrupt("a base ends between two pictures")
+        yield obu, kind in _ENDS
 
 
 def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
@@ -164,30 +168,17 @@ def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
 # -- VVC --------------------------------------------------------------------------------------
 
 
-def _nal_units(stream: bytes) -> list[bytes]:
-    """NAL units of an Annex B stream."""
-    # A start code takes the zeros before it, and no NAL unit ends in a zero.
-    return [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")][1:]
-
-
-def _vvc_units(stream: bytes) -> Iterator[bytes]:
-    """Packets of whole access units with start codes, which the parameter sets precede."""
-    at, held = 0, b""
+def _vvc_parts(stream: bytes) -> Iterator[tuple[bytes, bool]]:
+    at = 0
     while at < len(stream):
         length, begin = _leb128(memoryview(stream), at)
         at = begin + length
         unit = stream[begin:at]
         if length < 3 or at > len(stream):
             raise Corrupt("a NAL unit of a base is cut off")
-        # Inside a unit these start another one, whose size nobody has checked.
-        if b"\0\0\0" in unit or b"\0\0\1" in unit or b"\0\0\2" in unit:
+        if stillcodecs.holds_start_code(unit):
             raise Corrupt("a start code inside a base")
-        held += b"\0\0\0\1" + unit
-        if unit[1] >> 3 < 12:  # a slice: one for each picture
-            yield held
-            held = b""
-    if held:
-        raise Corrupt("a base ends between two pictures")
+        yield b"\0\0\0\1" + unit, unit[1] >> 3 < 12  # a slice: one for each picture
 
 
 def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
@@ -195,41 +186,29 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
     qp = round(index / 8)
     weight = 2 ** ((index / 8 - qp) / 2)
     params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={' '.join([f'{weight:.4f}'] * 7)}"
-    path = stillcodecs.ffmpeg()
-    if path is None:
-        raise Unpackable("imageio-ffmpeg >= 0.8 is not installed")
-    size = f"{spool.width}x{spool.height}"
-    command = [path, "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "yuv420p10le",
-               "-video_size", size, "-framerate", str(fps), "-i", str(spool.path),
-               "-c:v", "libvvenc", "-preset", preset, "-qp", str(qp), "-qpa", "0",
-               "-period", "10000", "-threads", str(min(4, os.cpu_count() or 1)),
-               "-vvenc-params", params, "-f", "vvc", "-"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode or not done.stdout:
-        raise Unpackable(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-200:]}")
-    units = [u for u in _nal_units(done.stdout) if u[1] >> 3 not in _VVC_IGNORED[1:]]
+    size, threads = f"{spool.width}x{spool.height}", min(4, os.cpu_count() or 1)
+    stream = stillcodecs.run(
+        [*stillcodecs.RAW_10, "-video_size", size, "-framerate", str(fps)],
+        ["-c:v", "libvvenc", "-preset", preset, "-qp", str(qp), "-qpa", "0", "-period", "10000",
+         "-threads", str(threads), "-vvenc-params", params, "-f", "vvc"], spool.path,
+    )  # fmt: skip
+    units = [u for u in stillcodecs.nal_units(stream) if u[1] >> 3 not in _VVC_IGNORED]
     return b"".join(varint(len(u)) + u for u in units)
 
 
-# Positions are file numbers: only ever append.
-CODECS = (
+_ALL = (
     BaseCodec(
         name="av1", finest=16, coarsest=4 * 280, slope=0.008, rough=4 * 255, start=4 * 255,
         scout=None, scout_ratio=1, preset="4", told=lambda i: min(255, round(i / 4)),
-        asked=lambda q: 4 * q, write=_av1_write, units=_av1_units, decoder="libdav1d",
+        asked=lambda q: 4 * q, write=_av1_write, parts=_av1_parts, decoder="libdav1d",
     ),
     BaseCodec(
         name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 47, start=8 * 40,
         scout="faster", scout_ratio=1.25, preset="medium", told=lambda i: round(i / 2),
-        asked=lambda q: 2 * q, write=_vvc_write, units=_vvc_units, decoder="vvc",
+        asked=lambda q: 2 * q, write=_vvc_write, parts=_vvc_parts, decoder="vvc",
     ),
 )  # fmt: skip
-NUMBERS = {codec.name: number for number, codec in enumerate(CODECS)}
-
-
-@dataclass
-class _Count:
-    left: int
+BY_NAME = {codec.name: codec for codec in _ALL}
 
 
 def decode(
@@ -237,31 +216,31 @@ def decode(
 ) -> Iterator[Planes]:
     """The `count` pictures of a stream, planar, as they are decoded. Raises Corrupt, at the end too
     if there are not so many."""
-    context = av.CodecContext.create(codec.decoder, "r")
-    context.thread_count = 1  # with more, libdav1d waits for ever at the end of a damaged stream
-    # FFmpeg allocates whole coding tree units, of up to 128 x 128.
-    most = (-height % 128 + height) * (-width % 128 + width)
-    context.options = {"max_pixels": str(most), "err_detect": "explode"}
-    got = _Count(count)
+    shown = 0
     try:
-        for unit in codec.units(stream):
-            for frame in context.decode(av.Packet(unit)):
-                yield _planes(frame, height, width, got)
-        for frame in context.decode(None):
-            yield _planes(frame, height, width, got)
+        for frame in _frames(codec, stream, height, width):
+            planes = _planes(frame, height, width)
+            if shown == count:
+                raise Corrupt("the base holds more pictures than the group")
+            shown += 1
+            yield planes
     except av.error.FFmpegError as err:
         raise Corrupt(f"the base does not decode: {err.strerror}") from err
-    if got.left:
-        raise Corrupt(f"the base holds {count - got.left} pictures, not {count}")
+    if shown < count:
+        raise Corrupt(f"the base holds {shown} pictures, not {count}")
 
 
-def _planes(frame: Any, height: int, width: int, got: _Count) -> Planes:
+def _frames(codec: BaseCodec, stream: bytes, height: int, width: int) -> Iterator[av.VideoFrame]:
+    context = stillcodecs.fenced(codec.decoder, height, width)
+    for unit in codec.units(stream):
+        yield from context.decode(av.Packet(unit))
+    yield from context.decode(None)
+
+
+def _planes(frame: av.VideoFrame, height: int, width: int) -> Planes:
     found = frame.format.name, frame.height, frame.width
     if found != ("yuv420p10le", height, width):
         raise Corrupt(f"the base holds a picture {found}, not yuv420p10le of {height} x {width}")
     if frame.is_corrupt:
         raise Corrupt("the base is damaged")
-    if not got.left:
-        raise Corrupt("the base holds more pictures than the group")
-    got.left -= 1
     return stillcodecs.planar(frame, 10)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from gvcc.records import Pictures
 
-SIZES = (1, 2, 4)
 TAPS = (2, -17, 69, 229, -34, 7)
 _LOBES = 3
 

@@ -10,6 +10,7 @@ import functools
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
@@ -61,14 +62,21 @@ class Codec(NamedTuple):
     read: Callable[[bytes, int, int], NDArray[Any]]  # stream as the encoder wrote it -> planes
 
 
+def fenced(decoder: str, height: int, width: int) -> av.VideoCodecContext:
+    """A decoder that takes no pictures larger than these, and lets no error pass."""
+    context = av.CodecContext.create(decoder, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.thread_count = 1  # with more, libdav1d waits for ever at the end of a damaged stream
+    # FFmpeg allocates whole coding tree units, of up to 128 x 128.
+    most = (-height % 128 + height) * (-width % 128 + width)
+    context.options = {"max_pixels": str(most), "err_detect": "explode"}
+    return context
+
+
 def decode_stream(decoder: str, depth: int, stream: bytes, height: int, width: int) -> NDArray[Any]:
     """The one picture of a stream, planar [3 H / 2, W]. Raises Corrupt."""
     try:
-        context = av.CodecContext.create(decoder, "r")
-        context.thread_count = 1
-        # FFmpeg allocates whole coding tree units, of up to 128 x 128.
-        most = (-height % 128 + height) * (-width % 128 + width)
-        context.options = {"max_pixels": str(most), "err_detect": "explode"}
+        context = fenced(decoder, height, width)
         frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
     except av.error.FFmpegError as err:
         raise Corrupt(f"the still does not decode: {err.strerror}") from err
@@ -188,10 +196,20 @@ def _escaped(payload: bytes) -> bytes:
     return bytes(out)
 
 
+def nal_units(stream: bytes) -> list[bytes]:
+    """The NAL units of a stream with start codes."""
+    # A start code takes the zeros before it, and no NAL unit ends in a zero.
+    return [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")][1:]
+
+
+def holds_start_code(unit: bytes) -> bool:
+    """Whether another NAL unit, whose size nobody has checked, would start inside this one."""
+    return any(code in unit for code in (b"\0\0\0", b"\0\0\1", b"\0\0\2"))
+
+
 def _vvc_units(stream: bytes) -> tuple[list[bytes], bytes]:
     """SPS and PPS, and what a still holds besides: the APS and the one slice."""
-    # A start code takes the zeros before it, and no NAL unit ends in a zero.
-    units = [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")][1:]
+    units = nal_units(stream)
     sets = [u for head in (_NAL_SPS, _NAL_PPS) for u in units if u[:2] == head]
     more = [u[2:] for u in units if u[:2] == _NAL_APS]
     slices = [u[2:] for u in units if u[:2] == _NAL_SLICE]
@@ -234,8 +252,7 @@ def _vvc_stream(units: list[bytes], data: bytes) -> bytes:
         at += length
     units.append(_NAL_SLICE + data[at:])
     for unit in units:
-        # Inside a unit these start another one, whose size nobody has checked.
-        if b"\0\0\0" in unit or b"\0\0\1" in unit or b"\0\0\2" in unit:
+        if holds_start_code(unit):
             raise Corrupt("a start code inside a still")
     return b"".join(b"\0\0\0\1" + unit for unit in units)
 
@@ -253,29 +270,32 @@ def ffmpeg() -> str | None:
     return path if b"libvvenc" in listed.stdout else None
 
 
-def _run(given: list[str], wanted: list[str], data: bytes) -> bytes:
+def run(given: list[str], wanted: list[str], source: bytes | Path) -> bytes:
+    """What ffmpeg makes of some bytes or of a file; options for each. Raises Unpackable."""
     path = ffmpeg()
     if path is None:
         raise Unpackable("imageio-ffmpeg >= 0.8 is not installed")
-    command = [path, "-v", "error", "-threads", "1", *given, "-i", "-", *wanted, "-"]
-    done = subprocess.run(command, input=data, capture_output=True)
+    piped = source if isinstance(source, bytes) else None
+    name = "-" if piped is not None else str(source)
+    command = [path, "-v", "error", "-nostdin", "-threads", "1", *given, "-i", name, *wanted, "-"]
+    done = subprocess.run(command, input=piped, capture_output=True)
     if done.returncode or not done.stdout:
         raise Unpackable(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-200:]}")
     return done.stdout
 
 
-_RAW_10 = ["-f", "rawvideo", "-pix_fmt", "yuv420p10le"]
+RAW_10 = ["-f", "rawvideo", "-pix_fmt", "yuv420p10le"]
 
 
 def _vvc_write(planes: NDArray[Any], preset: str, quantiser: int) -> bytes:
     size = f"{planes.shape[1]}x{planes.shape[0] * 2 // 3}"
     # qpa, the perceptual adaptation of the quantiser, costs PSNR.
     coded = f"-c:v libvvenc -threads 1 -preset {preset} -qp {quantiser} -qpa 0 -f vvc".split()
-    return _run([*_RAW_10, "-s", size], coded, planes.tobytes())
+    return run([*RAW_10, "-s", size], coded, planes.tobytes())
 
 
 def _vvc_read(stream: bytes, height: int, width: int) -> NDArray[Any]:
-    raw = _run(["-f", "vvc"], _RAW_10, stream)
+    raw = run(["-f", "vvc"], RAW_10, stream)
     return np.frombuffer(raw, "<u2").reshape(-1, width)
 
 

@@ -6,22 +6,20 @@ bands is to be where a codec has smeared texture:
 
     picture = enlarged base + correction + sum over bands of amplitude * noise
 
-Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit. Two sets
-of weights, fidelity (knob 2: no noise) and realism (knob 1), are interpolated by the knob.
+Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gvcc.format.base import CODECS, SIZES
+
 SIDE = 4  # pixels of the picture to one of the trunk's
-SIZES = (1, 2, 4)
-CODECS = ("av1", "vvc")
 BANDS = ((0.6, 1.2), (1.2, 2.4), (2.4, 4.8))  # Gaussians whose difference a band of noise is
 _FAINT = 3.0  # amplitudes begin at softplus(-3) * _LOUD
 _LOUD = 0.06
@@ -118,11 +116,3 @@ def added(correction: Tensor, amplitude: Tensor, noise: Tensor) -> Tensor:
         amplitude, scale_factor=SIDE, mode="bilinear", align_corners=False
     )
     return correction + (loud * noise).sum(1, keepdim=True)
-
-
-def interpolated(
-    fidelity: Mapping[str, Tensor], realism: Mapping[str, Tensor], knob: float
-) -> dict[str, Tensor]:
-    """The weights at a knob in [1,2]."""
-    share = knob - 1
-    return {k: share * v + (1 - share) * realism[k] for k, v in fidelity.items()}

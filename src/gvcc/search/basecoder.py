@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gvcc.format import bitstream
-from gvcc.format.base import BaseRecord
+from gvcc.format.base import HEAD, SIZES, BaseRecord
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
-from gvcc.pictures import base, enlarge
+from gvcc.pictures import base
 from gvcc.pictures.basecodecs import Spool
 from gvcc.records import Pictures
 from gvcc.search import bases
@@ -47,7 +47,7 @@ class BaseCoder:
         self.header, self.parameters = header, parameters
         asked = parameters.asked
         size, least = asked.base_size or "auto", min(header.height, header.width)
-        possible = [s for s in enlarge.SIZES if s == 1 or least >= s * _SMALLEST]
+        possible = [s for s in SIZES if s == 1 or least >= s * _SMALLEST]
         self.sizes = possible if size == "auto" else [int(size)]
         self.codecs = bases.chosen(asked.base or "auto")
         self.reached: dict[tuple[str, int], int] = {}  # index of the GOP before, about
@@ -76,7 +76,7 @@ class BaseCoder:
                 spool.close()
         if refused is not None and not found:
             raise refused
-        return Look(weight, _around(gop) + bases.HEAD + min(found))
+        return Look(weight, _around(gop) + HEAD + min(found))
 
     def code(
         self, gop: Gop, pictures: Iterable[Pictures], room: int | None, most: int | None,

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from gvcc.errors import ConfigError
-from gvcc.format.base import BaseRecord
+from gvcc.format.base import HEAD, BaseRecord
 from gvcc.pictures import base
 from gvcc.pictures.basecodecs import BaseCodec, Spool
 
@@ -18,7 +18,6 @@ MOST = 7  # encodes of one GOP by the codec's own preset
 AIM = 0.996  # of the room
 _FAST = "9"  # preset of AV1 for a first look
 _SCOUTED = 0.06  # of a scout's size, in ratio
-HEAD = 4  # bytes of a base that are not its stream
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from gvcc import priors
 from gvcc.errors import ConfigError, check_types, unknown
-from gvcc.format import coders
+from gvcc.format import base, coders
 from gvcc.priors import Spec
 from gvcc.search.plan import MODES, SHARING
 from gvcc.search.quality import Goal, goal
@@ -20,7 +20,7 @@ OVERLAP = 5  # frames, in mode overlap
 PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
-BASES, BASE_SIZES = ("auto", "av1", "vvc"), ("auto", "1", "2", "4")
+BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _resolved(config: EncodeConfig) -> Parameters:
         raise unknown("alignment", config.alignment, SHARING)
     if p["alignment"] in SHARING and p["mode"] != "overlap":
         raise ConfigError(f"alignment {p['alignment']} is for mode overlap, not {p['mode']}")
-    _choose_base(config, p)
+    _check_base(config, p)
     _choose_coder(config, p)
     if config.atoms is not None:
         p["atoms"], p["allocation"], p["tail_atoms"] = config.atoms, "uniform", None
@@ -223,7 +223,7 @@ def _resolved(config: EncodeConfig) -> Parameters:
     return Parameters(**p, asked=config, goal=aim)
 
 
-def _choose_base(config: EncodeConfig, p: dict[str, Any]) -> None:
+def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
     """ConfigError for what does not go together with a base, or its lack."""
     given = [n for n in ("base", "base_size") if getattr(config, n) is not None]
     if p["mode"] != "v2v":

@@ -26,7 +26,7 @@ _RANGES = {
     ("vvc", 1): (8 * 26, 8 * 51), ("vvc", 2): (8 * 18, 8 * 44), ("vvc", 4): (8 * 13, 8 * 36),
 }  # fmt: skip
 _PRESETS = {"av1": "8", "vvc": "fast"}
-_ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
+ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Pairs:
 
     def __init__(
         self, data: Dataset, folder: Path, count: int, held: int, codecs: Sequence[str],
-        seed: int = 1, progress: Progress | None = None,
+        seed: int, progress: Progress | None = None,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         self.training, self.held = list[Pair](), list[Pair]()
@@ -74,7 +74,7 @@ class Pairs:
 def made(clip: NDArray[np.uint8], rng: np.random.Generator, codecs: Sequence[str]) -> Pair:
     """A pair of a clip, by a codec, size and quantiser drawn at random."""
     codec = str(rng.choice(list(codecs)))
-    size = int(rng.choice(list(_ODDS), p=list(_ODDS.values())))
+    size = int(rng.choice(list(ODDS), p=list(ODDS.values())))
     finest, coarsest = _RANGES[codec, size]
     index = int(rng.integers(finest, coarsest + 1))
     t, h, w, _ = clip.shape

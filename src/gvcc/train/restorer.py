@@ -20,9 +20,7 @@ from gvcc.metrics import metrics, perceptual
 from gvcc.pictures import enlarge
 from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
 from gvcc.train.loop import Recipe
-from gvcc.train.pairs import Pair, Pairs
-
-_ODDS = (0.55, 0.3, 0.15)  # of the sizes 1, 2, 4
+from gvcc.train.pairs import ODDS, Pair, Pairs
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class RestorerTask:
     ) -> None:
         self.model, self.recipe, self.device = model.to(device), recipe, torch.device(device)
         self.held = data.held
-        self.by_size = {s: [p for p in data.training if p.about.size == s] for s in enlarge.SIZES}
+        self.by_size = {s: [p for p in data.training if p.about.size == s] for s in ODDS}
         self._distance: Callable[[Tensor, Tensor], Tensor] | None = None
         if recipe.perceptual:
             self._distance = perceptual.lpips_loss("vgg", str(self.device))
@@ -59,7 +57,7 @@ class RestorerTask:
         """Size, base [B,9,h,w], what is told of it [B,3], enlarged base and target [B,3,H,W]."""
         r = self.recipe
         rng = np.random.default_rng([r.seed, step])
-        size = int(rng.choice(enlarge.SIZES, p=_ODDS))
+        size = int(rng.choice(list(ODDS), p=list(ODDS.values())))
         chosen = [self.by_size[size][i] for i in rng.integers(0, len(self.by_size[size]), r.batch)]
         parts = [_cut(p, r.crop, rng) for p in chosen]
         base, big, target = (torch.from_numpy(np.stack(x)).float() / 255
@@ -94,7 +92,7 @@ class RestorerTask:
         base's, where their weights are here."""
         gain, ratios = [], dict[str, list[float]]()
         for i, pair in enumerate(self.held):
-            base, big, target = (x[None] for x in whole(pair))
+            _, big, target = (x[None] for x in whole(pair))
             out = restored(self.model, pair, i if self.recipe.perceptual else None, self.device)
             shown = (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()[None]
             plain = big.transpose(0, 2, 3, 1)

@@ -115,7 +115,7 @@ def restorer(
     asked = prepare(out, "nano-restorer", recipe, at.type, RestorerRecipe)
     source = open_data(data, out, cache, asked, progress)
     folder = (cache or out.parent / "cache") / "pairs"
-    pairs = Pairs(source, folder, asked.pairs, asked.held, asked.codecs, 1, progress)
+    pairs = Pairs(source, folder, asked.pairs, asked.held, asked.codecs, asked.seed, progress)
     model = restorers.empty(asked)
     if begin is not None:
         model.load_state_dict(_state(begin, "restorer", model))
