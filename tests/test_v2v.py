@@ -199,6 +199,8 @@ def test_auto_takes_what_codes_pictures_of_this_size() -> None:
     tiny = Video(demo_clip(3, 17, 24), Fraction(25))
     made = codec.encode(tiny, config(base="auto", size=900, gop=None), tiny_prior.load())
     assert made.frames.shape == tiny.frames.shape
+    with pytest.raises(base.Refused, match="^vvc codes no base of 24x24: "):
+        codec.encode(tiny, config(base="vvc", size=900, gop=None), tiny_prior.load())
     with pytest.raises(base.Refused, match="^vvc codes no base of 16x16: "):
         codec.encode(Video(demo_clip(3, 16, 16), Fraction(25)), config(base="vvc"),
                      tiny_prior.load())  # fmt: skip

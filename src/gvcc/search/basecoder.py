@@ -118,7 +118,8 @@ class BaseCoder:
         self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
     ) -> BaseRecord:
         """The first codec by which a base fits, at the largest size at which it is not very
-        rough."""
+        rough. Raises Refused where the encoders take no such pictures."""
+        refused: base.Refused | None = None
         for limit in dict.fromkeys((room, most)):
             for name in self.codecs:
                 best = None
@@ -126,14 +127,16 @@ class BaseCoder:
                     start = self.reached.get((name, size))
                     try:
                         found = bases.fit(spool, name, size, self.header.fps, limit, start, tell)
-                    except base.Refused:
+                    except base.Refused as e:
+                        refused = e
                         continue
                     best = found.record or best
                     if found.record is not None and found.quality <= base.codec(name).rough:
                         break
                 if best is not None:
                     return best
-        raise AssertionError("the first look has seen that one fits")
+        assert refused is not None  # the first look has seen that one fits
+        raise refused
 
     def _good(
         self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]
