@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from gvcc.decode.assemble import Assembler
-from gvcc.decode.session import References, Session
+from gvcc.decode.session import Left, Session
 from gvcc.decoder import decode_record
 from gvcc.format import bitstream
 from gvcc.format.bitstream import GopRecord, Stream
@@ -23,12 +23,12 @@ class Made(NamedTuple):
     record: GopRecord
     latent: Tensor
     pictures: np.ndarray
-    before: References
+    before: Left
 
 
 def made(stream: Stream, prior: Any) -> Iterator[Made]:
     """Every GOP of a stream that is whole, without blending or fading."""
-    session, before = Session(stream.header, prior), References()
+    session, before = Session(stream.header, prior), Left()
     for i, record in enumerate(stream.gops):
         latent, given = decode_record(session, i, record, before, lambda *_: None)
         pictures = session.render(record, latent)

@@ -31,7 +31,7 @@ from valid_vectors import PRESETS, VALID
 
 from gvcc import codec, errors, priors
 from gvcc.decode import rcc, residual, trajectory
-from gvcc.decode.session import References, Session
+from gvcc.decode.session import Left, Session
 from gvcc.format import parser, schedules
 from gvcc.format.base import BaseRecord
 from gvcc.format.bitstream import Stream
@@ -88,16 +88,16 @@ def coded(stream: Stream, prior: Any) -> list[list[Any]]:
     """By gvcc's own reader, for each GOP and step: of each latent frame the atoms as (index,
     minus); with rcc the chunks as [c, numbers]."""
     h, out = stream.header, []
-    session, before = Session(h, prior), References()
+    session, before = Session(h, prior), Left()
     for i, r in enumerate(stream.gops):
-        if r.base is not None:
+        if r.base is not None and r.base.over is None:
             out.append([])
-            before = References(np.zeros((1, h.height, h.width, 3), np.uint8))
+            before = Left(np.zeros((1, h.height, h.width, 3), np.uint8))
             continue
         # There are pictures; which, is all one.
         pictures = np.zeros((r.gop.context, h.height, h.width, 3), np.uint8)
         shape = session.shape(r.gop)
-        given = session.given(r.gop, r.stills, before._replace(pictures=pictures))
+        given = session.given(r.gop, r.stills, before._replace(pictures=pictures), r.base)
         before = session.after(r.gop, given, pictures)
         known = session.condition(r.gop, given).known
         free = trajectory.free_of(known, shape[1])

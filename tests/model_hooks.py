@@ -33,6 +33,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from gvcc.priors import References
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Of the tiny tokenizer's words; entities, tabs and double spaces.
 PROMPTS = ("", "a fox runs in the snow", " a fox &amp;amp;  runs\tin   the &eacute; water ")
@@ -153,7 +155,7 @@ def ours(
     prior: Any, latents: list[Tensor], times: Any, first: Any = None, last: Any = None
 ) -> tuple[list[Call], list[Tensor]]:
     """Our calls at latents [C,F,h,w] and times, and what the denoiser says."""
-    denoise = prior.condition(first, last, latents[0].shape[1]).denoise
+    denoise = prior.condition(References(first, last), latents[0].shape[1]).denoise
     if prior.model.family == "wan":
         nets = {"transformer": prior.network(1.0)}
         if prior.boundary is not None:

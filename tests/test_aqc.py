@@ -46,8 +46,8 @@ def coded(coder: str) -> tuple[Any, Pass]:
     own = encoder._Encoder(video, EncodeConfig(coder=coder, stop=LAST), prior(), None)
     (g,) = own.gops
     session = Session(own.draft, prior())
-    condition, shape = session.condition(g, Given(None, None)), session.shape(g)
-    x0 = prior().encode(gopcoder.padded(prior(), g, video.frames))
+    condition, shape = session.condition(g, Given()), session.shape(g)
+    x0 = prior().encode(session.padded(g, video.frames))
     budget = None if coder == "rcc" else Proportional(session.coder().bits(1))
     aim = steer.Aim(x0, prior().spec.metric, budget)
     made = Pass(condition, own.draft, 0, shape, session.coder(), aim, range(shape[1]), LAST, (),

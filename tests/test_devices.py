@@ -25,7 +25,7 @@ from gvcc import codec, priors
 from gvcc.eval import cells, sweep, table6
 from gvcc.format import rng
 from gvcc.pictures import media
-from gvcc.priors import diffusion, gauss, nano, store
+from gvcc.priors import References, diffusion, gauss, nano, store
 from gvcc.records import Video
 from gvcc.search.config import EncodeConfig
 
@@ -204,7 +204,7 @@ def outputs(prior: Any) -> list[torch.Tensor]:
     x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1)).to(latent.device)
     made = [latent, prior.render(latent), prior.decode(latent).float(), prior.spec.metric(x, 1.0)]
     for first, last in ((None, None), (clip[:1], None), (clip[:1], clip[-1])):
-        condition = prior.condition(first, last, x.shape[1])
+        condition = prior.condition(References(first, last), x.shape[1])
         made += [condition.denoise(x, t) for t in ((0.5,) if first is not None else (0.95, 0.5))]
         made += condition.known.values()
     return made

@@ -45,7 +45,7 @@ def planned(draw: st.DrawFn, modes: tuple[str, ...] = MODES, choose: bool = Fals
                      alignment=alignment))  # fmt: skip
     if choose and mode == "auto":
         for i, g in enumerate(gops):
-            gops[i] = draw(st.sampled_from(variants(g, gops[i - 1] if i else None)))
+            gops[i] = draw(st.sampled_from(variants(g, gops[i - 1] if i else None, False)))
     cuts = {c for c in cuts if 0 < c < frames}
     return Planned(frames, gop, stride, mode, overlap, alignment, refresh, cuts, gops)
 
@@ -137,8 +137,13 @@ def test_stills_are_refreshed() -> None:
 def test_variants_are_the_published_modes_for_the_same_frames(p: Planned, shared: bool) -> None:
     for i, g in enumerate(p.gops):
         before = replace(p.gops[i - 1], last=shared) if i else None
-        options = variants(g, before)
-        assert [o.mode for o in options] == ["t2v", "i2v", "flf2v"][: 2 + (g.frames > 1)]
+        options = variants(g, before, True)
+        assert [o.mode for o in options] == [
+            "t2v",
+            "i2v",
+            *(["flf2v"] if g.frames > 1 else []),
+            "v2v",
+        ]
         assert {(o.start + o.skip, o.end) for o in options} == {(g.start + g.skip, g.end)}
         assert all((o.first == "shared") == (o.skip > 0 and shared) for o in options)
         assert not any(o.chained for o in options if o.last)

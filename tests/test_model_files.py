@@ -29,7 +29,7 @@ from gvcc.format import parser
 from gvcc.format.bitstream import Stream
 from gvcc.format.gop import Gop
 from gvcc.pictures.media import Video
-from gvcc.priors import MODELS, store
+from gvcc.priors import MODELS, References, store
 from gvcc.records import Colour
 from gvcc.search.config import EncodeConfig
 from gvcc.search.pacer import free_frames
@@ -198,7 +198,7 @@ def test_of_a_last_still_no_latent_frame_is_known(load, coded):
     first, last = (white(n, 48, 64, 3).byte() for n in (1, 1))
     frames = g.latent_frames(4, prior.spec.last_alone)
     assert (frames, free_frames(g, prior.spec)) == (3, 2)
-    made = prior.condition(first, last[0], frames)
+    made = prior.condition(References(first, last[0]), frames)
     assert made.known.keys() == {0}
     assert torch.equal(made.known[0], prior.encode(first)[:, 0])
     x = white(16, 3, 6, 8)

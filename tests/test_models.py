@@ -18,7 +18,7 @@ from transformers import UMT5EncoderModel
 
 from gvcc import priors
 from gvcc.errors import BadSetting, ConfigError, GvccError
-from gvcc.priors import MODELS, diffusion, parts, store
+from gvcc.priors import MODELS, References, diffusion, parts, store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 T2V, I2V, FLF2V = "wan2.1-t2v-1.3b", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b-720p"
@@ -155,7 +155,7 @@ def test_partial_weights(copied, name, part, fault):
     with pytest.raises(ConfigError, match=part) as caught:
         prior = load(name, folder)
         picture = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
-        prior.condition(picture, None, 1).denoise(white(prior.spec.channels, 1, 4, 4), 0.5)
+        prior.condition(References(picture), 1).denoise(white(prior.spec.channels, 1, 4, 4), 0.5)
     assert "\n" not in str(caught.value)
     if fault == "missing":
         assert lost in str(caught.value) and "fetch it anew" in str(caught.value)

@@ -33,7 +33,7 @@ class Noisy:
         return getattr(self._prior, name)
 
     def condition(self, *pictures: Any) -> Condition:
-        whole, known = self._prior.condition(*pictures)
+        whole, known, *_ = self._prior.condition(*pictures)
 
         def denoise(x: Tensor, t: float) -> Tensor:
             h: Tensor = whole(x, t)

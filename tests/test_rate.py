@@ -19,6 +19,7 @@ from gvcc.format import bitstream, entropy, schedules
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
 from gvcc.pictures.media import Video
+from gvcc.priors import References
 from gvcc.records import Audio, Colour, Packet
 from gvcc.search import config as conf
 from gvcc.search import pacer as pacing
@@ -208,7 +209,7 @@ def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refres
     head = pacer.solve(head, [fading(100.0 * (1 + i % 3)) for i in range(len(plans))])
     size, before = len(bitstream.write_header(head)), None
     for i, planned in enumerate(plans):
-        options = planning.variants(planned, before) if mode == "auto" else (planned,)
+        options = planning.variants(planned, before, False) if mode == "auto" else (planned,)
         before = data.draw(st.sampled_from(options))
         size += spend(pacer, head, i, before, cost)
     assert target - max(64, target // 100) <= size <= target
@@ -285,7 +286,7 @@ def test_free_frames_are_those_that_no_condition_fixes(start, stop):
             picture = torch.zeros(8, 8, 3, dtype=torch.uint8)
             before = picture.expand(max(1, g.skip), 8, 8, 3)
             ends = (before if g.first != "none" else None, picture if g.last else None)
-            known = prior.condition(*ends, latents).known
+            known = prior.condition(References(*ends), latents).known
             assert pacing.free_frames(g, SPEC) == latents - len(known)
 
 

@@ -146,9 +146,12 @@ def test_a_target_that_no_base_reaches_is_told_with_what_can_be() -> None:
 
 
 @pytest.mark.parametrize(("more", "says"), [
-    ({"mode": "t2v"}, "base is for mode v2v, not t2v"), ({"preset": "paper"}, "no mode v2v"),
+    ({"mode": "t2v"}, "base is for modes v2v and auto, not t2v"),
+    ({"preset": "paper"}, "no mode v2v"),
     ({"base": "hevc"}, "unknown base 'hevc'"), ({"base_size": "3"}, "unknown base size '3'"),
-    ({"stop": 4, "size": None}, "stop is of a trajectory"), ({"atoms": 3}, "atoms is of a traj"),
+    ({"stop": 4, "size": None}, "stop is of a trajectory"), ({"atoms": 3, "size": None}, "atoms is of"),
+    ({"base_share": 0.0}, "base share is 0"), ({"base_share": 1.1}, "base share is 1.1"),
+    ({"mode": "i2v", "base": None, "base_share": 0.5}, "base share is for modes v2v and auto"),
     ({"coder": "rcc"}, "coder is of a trajectory"), ({"gop": 2000}, "GOP length is 2000"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(more: dict, says: str) -> None:

@@ -34,6 +34,7 @@ from model_hooks import (
 )
 
 from gvcc import flow, priors
+from gvcc.priors import References
 from gvcc.priors.parts import cleaned
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -197,7 +198,7 @@ def test_masks_and_known_frames(pipeline, load, name, count, rows):
     if last is not None:
         clip[0, :, -1] = (last / 127.5 - 1).permute(2, 0, 1)
     same(hidden[:, 20:], wan_latent(pipeline(name), clip), "channels")
-    known = prior.condition(first, last, 3).known
+    known = prior.condition(References(first, last), 3).known
     assert sorted(known) == list(range((count + 3) // 4))
     for f, y in known.items():
         same(y, hidden[0, 20:, f])
@@ -253,7 +254,7 @@ def test_a_whole_trajectory(pipeline, load, name):
     if name == TI2V:
         (images, given), kind = shown(name == FLF2V, HEIGHT, WIDTH), WanImageToVideoPipeline
     latents = piped(pipeline(name, "fp32", kind), noise(name), times[:-1], **given)[1]
-    denoise, known = load(name).condition(*images, 3)
+    denoise, known, *_ = load(name).condition(References(*images), 3)
     x = flow.sample(
         denoise, noise(name), times, lambda *_: None, rule="posterior", path=flow.PATHS["rf"]
     )

@@ -15,7 +15,7 @@ from gvcc import priors
 from gvcc.decode import trajectory as track
 from gvcc.decode.assemble import Assembler
 from gvcc.decode.gops import base_pictures, decode_record
-from gvcc.decode.session import Event, Progress, References, Session
+from gvcc.decode.session import Event, Given, Left, Progress, Session
 from gvcc.decode.times import times
 from gvcc.errors import (
     BadSetting,
@@ -158,7 +158,7 @@ class Decoder:
 
     def _gops(self) -> Iterator[Pictures]:
         """The pictures asked for, as each GOP makes them final."""
-        session, at, left = Session(self.header, self.prior), None, References()
+        session, at, left = Session(self.header, self.prior), None, Left()
         stride = self.prior.spec.stride[0]
         assembler = Assembler(self.header, stride, session.render)
 
@@ -205,9 +205,9 @@ class Decoder:
                 yield coded, False
 
     def _one(
-        self, session: Session, coded: StoredGop, rest: Iterator[StoredGop], before: References,
+        self, session: Session, coded: StoredGop, rest: Iterator[StoredGop], before: Left,
         assembler: Assembler,
-    ) -> Iterator[tuple[Pictures, References]]:  # fmt: skip
+    ) -> Iterator[tuple[Pictures, Left]]:  # fmt: skip
         """The pictures that are final once this GOP is decoded or concealed, at once or a few at a
         time, and what it leaves to the next; `rest` are the records behind it."""
         i, g, header = coded.index, coded.gop, self.header
@@ -226,12 +226,14 @@ class Decoder:
         record, shown = None, 0
         try:
             record = coded.record(header)
-            if record.base is not None:
+            if record.base is not None and (record.base.over is None or self._base_only):
                 calls = g.frames
+                tail = assembler.made[:0]
                 for pictures in base_pictures(record.base, header, g.frames):
                     shown += len(pictures)
                     tell(shown)
-                    yield assembler.show(pictures), References(pictures[-1:], still_lost=True)
+                    tail = np.concatenate([tail, pictures])[-session.context :]
+                    yield assembler.show(pictures), session.after(g, Given(), tail)
                 return
             if self._base_only:
                 raise ConfigError(f"GOP {i} has no base")
@@ -251,7 +253,7 @@ class Decoder:
             yield assembler.conceal(left), session.after_lost(record)
             return
         tell(calls, track.drift(latent, record, header, i))
-        ready = assembler.add(record, latent)
+        ready = assembler.add(record, latent, given.base)
         yield ready, session.after(g, given, assembler.made)
 
     def _fits(self, g: Gop) -> None:

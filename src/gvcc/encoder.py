@@ -11,13 +11,14 @@ import numpy as np
 from gvcc import flow, priors
 from gvcc.decode.assemble import Assembler
 from gvcc.decode.gops import base_pictures, decode_record
-from gvcc.decode.session import Event, Progress, References, Session
+from gvcc.decode.session import Event, Left, Progress, Session
 from gvcc.decode.times import times
 from gvcc.errors import ConfigError, FormatError
 from gvcc.format import bitstream, schedules
 from gvcc.format.bitstream import Header, Limits
 from gvcc.format.gop import Gop
 from gvcc.format.parser import StoredGop
+from gvcc.pictures.base import Refused
 from gvcc.priors import Prior, devices
 from gvcc.records import Clip, Pictures
 from gvcc.search import bases, plan, resume, scenes
@@ -122,11 +123,13 @@ class _Encoder:
             return
         session = Session(header, self.prior)
         coder = GopCoder(session, self.parameters, self.pacer, self.clip)
+        if self.parameters.mode == "v2v":
+            self._weigh(coder.bases.coder)
         assembler = Assembler(header, self.prior.spec.stride[0], session.render)
-        window, before, left = FrameWindow(self.clip.pictures()), None, References()
+        window, before, left = FrameWindow(self.clip.pictures()), None, Left()
         for i, planned in enumerate(self.gops):
             auto = self.parameters.mode == "auto"
-            options = plan.variants(planned, before) if auto else (planned,)
+            options = plan.variants(planned, before, header.bases) if auto else (planned,)
             frames = window.take(planned)
             if coded := next(done, None):
                 best = self._again(coder, coded, options, frames, left)
@@ -134,7 +137,10 @@ class _Encoder:
                 best = self._best(coder, i, options, frames, left, slopes[i])
             data = bitstream.write_gop(best.record, i + header.audio, head)
             self.pacer.spent(len(data))
-            shown, before = assembler.add(best.record, best.latent), best.record.gop
+            shown, before = (
+                assembler.add(best.record, best.latent, best.given.base),
+                best.record.gop,
+            )
             left = session.after(before, best.given, assembler.made)
             if i + 1 == len(self.gops):
                 shown = np.concatenate([shown, assembler.finish()])
@@ -143,12 +149,7 @@ class _Encoder:
     def _bases(self, header: Header, head: bytes, done: Iterator[StoredGop]) -> Iterator[Part]:
         """The parts of a stream of bases; no more than a few pictures are held."""
         coder, window = BaseCoder(header, self.parameters), FrameWindow(self.clip.pictures())
-        if self.pacer.left is not None:
-            own, looks = FrameWindow(self.clip.pictures()), list[Look]()
-            for i, g in enumerate(self.gops):
-                looks.append(coder.look(g, own.each(g)))
-                self._tell(i, 1, 1, "measure")
-            self.pacer.weigh(looks)
+        self._weigh(coder)
         for i, g in enumerate(self.gops):
             pictures, room = window.each(g), self.pacer.grant(i, g).record
             if coded := next(done, None):
@@ -159,7 +160,9 @@ class _Encoder:
                     coder.recall(made.record.base)
             else:
                 tell = partial(self._tell, i, steps=bases.MOST + 1, stage="code")
-                made = coder.code(g, pictures, room, self.pacer.most(i), tell)
+                found = coder.code(g, pictures, room, self.pacer.most(i), tell)
+                assert found is not None  # the first look has seen that one fits
+                made = found
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))
@@ -169,12 +172,22 @@ class _Encoder:
             for more in shown:
                 yield Part(b"", more)
 
+    def _weigh(self, coder: BaseCoder) -> None:
+        """A first look at every GOP of a stream of bases, where there is a target."""
+        if self.pacer.left is None:
+            return
+        own, looks = FrameWindow(self.clip.pictures()), list[Look]()
+        for i, g in enumerate(self.gops):
+            looks.append(coder.look(g, own.each(g)))
+            self._tell(i, 1, 1, "measure")
+        self.pacer.weigh(looks)
+
     def _look(self) -> tuple[Header, list[float]]:
         """The header, and what a bit is worth in each GOP (-dD/dR): a first look at every GOP,
         where the target or the choice of modes needs one."""
         header, gops = self.draft, self.gops
-        if self.parameters.only_base:
-            return header, []
+        if self.parameters.mode == "v2v":
+            return header, [0.0] * len(gops)
         paced = header.allocation == "matched" and self.pacer.left is not None
         if not paced and self.parameters.mode != "auto":
             return header, [0.0] * len(gops)
@@ -191,22 +204,36 @@ class _Encoder:
 
     def _best(
         self, coder: GopCoder, i: int, options: Sequence[Gop], frames: Pictures,
-        before: References, slope: float,
+        before: Left, slope: float,
     ) -> Candidate:  # fmt: skip
-        """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R."""
-        steps, made = self.draft.steps, []
+        """The cheapest of several ways to code a GOP, by Lagrangian cost D + lambda R: squared
+        error of the pictures shown, and `slope`, which is of latents, scaled by what the two errors
+        are to each other where there are both."""
+        steps, made = self.draft.steps, list[Candidate]()
         for n, g in enumerate(options):
 
             def observe(step: int, symbols: int, n: int = n) -> None:
                 self._tell(i, n * steps + step + 1, len(options) * steps, "code", symbols)
 
-            made.append(coder.code(i, g, frames[g.start - self.gops[i].start :], before, observe))
-        costs = [c.error + slope * 8 * bitstream.gop_size(c.record) for c in made]
+            try:
+                own = frames[g.start - self.gops[i].start :]
+                made.append(coder.code(i, g, own, before, observe))
+            except Refused:
+                if len(options) == 1:
+                    raise
+        if len(made) == 1:
+            return made[0]
+        seen = [coder.seen(c, frames[c.record.gop.start - self.gops[i].start :]) for c in made]
+        both = [(s, c.error) for s, c in zip(seen, made, strict=True) if c.error]
+        slope *= sum(s for s, _ in both) / max(sum(e for _, e in both), 1e-9)
+        costs = [
+            s + slope * 8 * bitstream.gop_size(c.record) for s, c in zip(seen, made, strict=True)
+        ]
         return made[costs.index(min(costs))]
 
     def _again(
         self, coder: GopCoder, coded: StoredGop, options: Sequence[Gop], frames: Pictures,
-        before: References,
+        before: Left,
     ) -> Candidate:  # fmt: skip
         """A GOP that was coded before the encoding broke off."""
         record = coded.record(self.draft)
@@ -230,7 +257,7 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     config, spec = p.asked, prior.spec
     coded = len(schedules.SCHEDULES[spec.schedule - 1]) if p.scheduled else 0
-    if spec.modes and p.mode not in spec.modes:
+    if spec.modes and p.mode not in (*spec.modes, "v2v"):
         raise ConfigError(f"prior {spec.id} has no mode {p.mode}; it has {', '.join(spec.modes)}")
     if config.stop is not None and config.stop > coded:
         raise ConfigError(f"stop is {config.stop}, expected 1 to {coded}")
@@ -254,7 +281,8 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
         knob=round(64 * (config.knob or p.knob or spec.knob)) / 64, multistep=p.multistep,
         audio=config.audio and clip.audio is not None,
         schedule=spec.schedule if p.scheduled else 0, alignment=p.alignment, reuse=config.reuse,
-        settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.mode == "v2v",
+        settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.has_bases,
+        variances=spec.variances if p.has_bases and p.base_share < 1 else (),
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -45,6 +45,15 @@ def snr(path: Path, t: float) -> float:
     return math.inf if sigma == 0 else (alpha / sigma) ** 2
 
 
+def time_of(path: Path, root_snr: float) -> float:
+    """The t with sqrt(SNR_t) = root_snr, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        t = (low + high) / 2
+        low, high = (t, high) if snr(path, t) > root_snr**2 else (low, t)
+    return (low + high) / 2
+
+
 def information(path: Path, t: float, s: float, error: float) -> float:
     """Bits that the exact posterior step t -> s carries when |x0 - h|^2 = error.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvcc.decode.session import Base
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
 from gvcc.records import Pictures
@@ -17,20 +18,24 @@ class Assembler:
     """Decoded GOPs in, the clip's pictures out: latents are blended and pictures cross-faded where
     GOPs share frames, and what the next GOP may still change is held back.
 
-    `render` makes the pictures [frames,H,W,3] of a record's latent; `stride` is the pictures of a
-    latent frame. `made` are the pictures of the last GOP that was rendered, before any cross-fade.
+    `render` makes the pictures [frames,H,W,3] of a record's latent and base; `stride` is the
+    pictures of a latent frame. `made` are the last pictures that were rendered, before any
+    cross-fade: a GOP's, or the last few of a base's.
     """
 
     def __init__(
-        self, header: Header, stride: int, render: Callable[[GopRecord, Tensor], Pictures]
-    ) -> None:
+        self, header: Header, stride: int,
+        render: Callable[[GopRecord, Tensor, Base | None], Pictures],
+    ) -> None:  # fmt: skip
         self._header, self._stride, self._render = header, stride, render
         self._waiting: tuple[GopRecord, Tensor] | None = None  # to be blended with the next GOP
         self._held: Pictures | None = None  # frames that the next GOP may fade into
         self.made = np.full((1, header.height, header.width, 3), 128, np.uint8)
 
-    def add(self, record: GopRecord, latent: Tensor) -> Pictures:
+    def add(self, record: GopRecord, latent: Tensor, base: Base | None = None) -> Pictures:
         """The pictures [n,H,W,3] that are final once this GOP is decoded."""
+        if base is not None:
+            return self.show(self._render(record, latent, base))
         if self._header.alignment != "blend":
             return self._rendered(record, latent)
         if self._waiting is not None and record.gop.fade:
@@ -44,7 +49,7 @@ class Assembler:
     def show(self, pictures: Pictures) -> Pictures:
         """The pictures that are final with these [n,H,W,3], which no other GOP can change."""
         ready = self.finish()
-        self.made = pictures[-1:]
+        self.made = pictures
         return np.concatenate([ready, pictures]) if len(ready) else pictures
 
     def conceal(self, gop: Gop) -> Pictures:
@@ -68,7 +73,7 @@ class Assembler:
         return self._rendered(record, latent)
 
     def _rendered(self, record: GopRecord, latent: Tensor) -> Pictures:
-        self.made = self._render(record, latent)
+        self.made = self._render(record, latent, None)
         return self._faded(record.gop, self.made)
 
     def _faded(self, gop: Gop, pictures: Pictures) -> Pictures:

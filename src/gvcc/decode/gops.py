@@ -1,4 +1,5 @@
-"""One GOP's record -> its latent or, of a GOP that is nothing but a base, its pictures."""
+"""One GOP's record -> its latent; of a GOP that is nothing but a base the pictures, a few at a
+time."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gvcc.decode import trajectory as track
-from gvcc.decode.session import Given, References, Session
+from gvcc.decode.session import Given, Left, Session
 from gvcc.decode.times import times
 from gvcc.errors import Corrupt
 from gvcc.format.base import BaseRecord
@@ -28,18 +30,20 @@ class Decoded(NamedTuple):
 
 
 def decode_record(
-    session: Session, index: int, record: GopRecord, before: References,
+    session: Session, index: int, record: GopRecord, before: Left,
     observe: Callable[[int, Tensor], None],
 ) -> Decoded:  # fmt: skip
-    """GOP number `index`, after what the one before left. Raises FormatError for fields that are no
-    such."""
+    """GOP number `index`, after what the one before left; of one that is nothing but a base the
+    latent is empty. Raises FormatError for fields that are no such."""
     g, header = record.gop, session.header
-    given = session.given(g, record.stills, before)
+    given = session.given(g, record.stills, before, record.base)
+    if given.base is not None and given.base.soft is None:
+        return Decoded(torch.empty(0), given)
     condition = session.condition(g, given)
     shape, coder = session.shape(g), session.coder()
     free = track.free_of(condition.known, shape[1])
     noise = track.Read(coder, header, index, record, shape, free)
-    at = times(header, record.stop, record.fraction)
+    at = times(header, record.stop, record.fraction, condition.start)
     latent = track.run(condition, header, index, shape, coder, at, noise, observe)
     return Decoded(session.corrected(latent, record.residual), given)
 

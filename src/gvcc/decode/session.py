@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvcc import priors
 from gvcc.decode import residual
 from gvcc.decode.scheme import Coder, LatentShape
 from gvcc.decode.trajectory import make_coder
 from gvcc.errors import Corrupt, FormatError
+from gvcc.format.base import GRID, START_UNIT, BaseRecord, Over, variance
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
+from gvcc.pictures import base as bases
 from gvcc.pictures import stills
-from gvcc.priors import Condition, Prior, devices
+from gvcc.priors import Condition, Prior, devices, levels
+from gvcc.priors.soft import SoftBase
 from gvcc.records import Pictures
 
 
@@ -52,8 +56,8 @@ def pad(frames: Pictures, length: int, multiple: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.pad(frames, [*grow, (0, 0)], mode="edge"))
 
 
-class References(NamedTuple):
-    """What a GOP may refer to of the one before it: its last decoded `pictures` [n,H,W,3], as many
+class Left(NamedTuple):
+    """What a GOP leaves to the one behind it: its last decoded `pictures` [n,H,W,3], as many
     as a GOP may start from (None: they are lost), and the `still` at its end (None: there is none,
     or it is empty; `still_lost`: it is to be had no more)."""
 
@@ -62,17 +66,26 @@ class References(NamedTuple):
     still_lost: bool = False
 
 
-class Given(NamedTuple):
-    """The pictures that condition a GOP: its `first` [n,H,W,3] and its `last` [H,W,3]; None: there
-    is none, or its still is empty."""
+class Base(NamedTuple):
+    """A GOP's base: its pictures [frames,H,W,3] and, where a trajectory goes on from it, what the
+    prior is told of it."""
 
-    first: Pictures | None
-    last: Pictures | None
+    pictures: Pictures
+    soft: SoftBase | None = None
+
+
+class Given(NamedTuple):
+    """The pictures that condition a GOP: its `first` [n,H,W,3], its `last` [H,W,3] and its base;
+    None: there is none, or its still is empty."""
+
+    first: Pictures | None = None
+    last: Pictures | None = None
+    base: Base | None = None
 
 
 class Session:
     """A stream under way: its header and its prior. It holds nothing of the GOPs; what one of them
-    leaves to the next is a value, `References`."""
+    leaves to the next is a value, `Left`."""
 
     def __init__(self, header: Header, prior: Prior) -> None:
         devices.ready(prior.device)  # the prior may be anybody's, and the coder computes there
@@ -84,15 +97,24 @@ class Session:
         frames = gop.latent_frames(spec.stride[0], spec.last_alone)
         return spec.channels, frames, *spec.latent_sides(self.header.height, self.header.width)
 
+    @property
+    def context(self) -> int:
+        """How many pictures of a GOP the next one may start from."""
+        return self.header.overlap if self.header.alignment == "pin" else 1
+
     def coder(self) -> Coder:
         """The stream's coder."""
         c, _, h, w = self.shape(Gop(0, 1))
         return make_coder(self.header, c * h * w, self.prior.device)
 
-    def given(self, gop: Gop, coded: Sequence[bytes], before: References) -> Given:
-        """The pictures that condition a GOP, given the stills in its record and what the GOP before
-        left. Raises Corrupt for a still that is none, or if the GOP needs a picture that is lost.
-        """
+    def given(
+        self, gop: Gop, coded: Sequence[bytes], before: Left, base: BaseRecord | None = None
+    ) -> Given:
+        """The pictures that condition a GOP, given the stills and the base in its record and what
+        the GOP before left. Raises Corrupt for a still or a base that is none, or if the GOP needs
+        a picture that is lost."""
+        if base is not None:
+            return Given(base=self.base(gop, base))
         own = [self._still(data) for data in coded]
         if (gop.first == "previous" and before.pictures is None) or (
             gop.first == "shared" and before.still_lost
@@ -103,18 +125,40 @@ class Session:
         first = before.pictures if gop.first == "previous" else alone
         return Given(first, own[-1] if gop.last else None)
 
-    def after(self, gop: Gop, given: Given, made: Pictures) -> References:
-        """What a GOP leaves to the next: `made` are its pictures [frames,H,W,3]."""
-        context = self.header.overlap if self.header.alignment == "pin" else 1
-        return References(made[-context:], given.last, not gop.last)
+    def base(self, gop: Gop, coded: BaseRecord) -> Base:
+        """A GOP's base, all of it. Raises Corrupt."""
+        size, spec = (self.header.height, self.header.width), self.prior.spec
+        pictures = np.stack([*bases.decode(coded, *size, gop.frames)])
+        if coded.over is None:
+            return Base(pictures)
+        given = len(self.header.variances) == len(GRID) + spec.channels
+        if len(coded.over.errors) != spec.channels or (spec.variances and not given):
+            raise Corrupt("the base's trajectory does not fit the prior")
+        latent = self.prior.encode(self.padded(gop, pictures))
+        return Base(pictures, self.soft(latent, coded.over))
 
-    def after_lost(self, record: GopRecord | None) -> References:
+    def soft(self, latent: Tensor, over: Over) -> SoftBase:
+        """What the prior is told of a base whose pictures have this latent."""
+        errors = torch.tensor([variance(c) for c in over.errors], device=latent.device)
+        variances = self.prior.variances(tuple(latent.shape[1:]), self.header.variances)
+        return SoftBase(latent, errors, over.start / START_UNIT, variances)
+
+    def padded(self, gop: Gop, pictures: Pictures) -> Tensor:
+        """The pictures that a GOP is coded as."""
+        spec = self.prior.spec
+        return pad(pictures, gop.length(spec.stride[0], spec.last_alone), spec.multiple)
+
+    def after(self, gop: Gop, given: Given, made: Pictures) -> Left:
+        """What a GOP leaves to the next: `made` are its pictures [frames,H,W,3]."""
+        return Left(made[-self.context :], given.last, not gop.last)
+
+    def after_lost(self, record: GopRecord | None) -> Left:
         """What a GOP leaves that is not decoded: no more than the still at its end, and not even
         that if its record cannot be read (None)."""
         if record is not None and record.gop.last:
             with suppress(FormatError):
-                return References(None, self._still(record.stills[-1]))
-        return References(still_lost=True)
+                return Left(None, self._still(record.stills[-1]))
+        return Left(still_lost=True)
 
     def _still(self, coded: bytes) -> Pictures | None:
         size = self.header.height, self.header.width
@@ -123,10 +167,13 @@ class Session:
     def condition(self, gop: Gop, given: Given) -> Condition:
         """The prior's condition on the pictures given for a GOP."""
         multiple = self.prior.spec.multiple
-        first, last = given
+        first, last, base = given
         return self.prior.condition(
-            None if first is None else pad(first, len(first), multiple),
-            None if last is None else pad(last[None], 1, multiple)[0],
+            priors.References(
+                None if first is None else pad(first, len(first), multiple),
+                None if last is None else pad(last[None], 1, multiple)[0],
+                None if base is None else base.soft,
+            ),
             self.shape(gop)[1],
         )
 
@@ -139,16 +186,33 @@ class Session:
         latent[:, -1:] += residual.decode(coded, (c, 1, h, w)).to(latent.device)
         return latent
 
-    def render(self, record: GopRecord, latent: Tensor) -> Pictures:
-        """The pictures of a GOP, cut to its true size: uint8 [frames,H,W,3].
+    def render(self, record: GopRecord, latent: Tensor, base: Base | None = None) -> Pictures:
+        """The pictures of a GOP, cut to its true size: uint8 [frames,H,W,3]; `base` is its own, if
+        it has one.
 
         Where its last still is given, its last frame comes twice, at its place and as the latent
         frame of the still alone, and the (rounded) mean is shown: half of the step from one GOP to
         the next is taken before the boundary (bench/systems/modes.py).
         """
+        if record.base is not None and base is not None:
+            return self._over(record.base, latent, base)
         pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
         out: Pictures = pixels[: record.gop.frames].cpu().numpy()
         if record.gop.last and record.stills[-1]:
             still = pixels[-1].cpu().numpy().astype(np.uint16)
             out[-1] = (out[-1] + still + 1) >> 1
+        return out
+
+    def _over(self, coded: BaseRecord, latent: Tensor, base: Base) -> Pictures:
+        """The pictures of a GOP with a base: the base's own, the latent's, or the base's and by how
+        much the latent's differ from those of the base's latent."""
+        if coded.over is None or base.soft is None:
+            return base.pictures
+        n, h, w, _ = base.pictures.shape
+        with torch.inference_mode():
+            made = self.prior.render(latent)[:n, :h, :w]
+            if coded.over.difference:
+                made = made - self.prior.render(base.soft.latent)[:n, :h, :w]
+                made += torch.from_numpy(base.pictures).to(made.device) / 127.5 - 1
+            out: Pictures = levels(made).cpu().numpy()
         return out

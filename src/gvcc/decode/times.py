@@ -9,15 +9,16 @@ from gvcc.format.bitstream import Header
 TAIL = 2  # latent frames at the end of a GOP that the uniform allocation may treat apart
 
 
-def times(header: Header, stop: int, fraction: int = 0) -> list[float]:
-    """The times of a GOP whose coded steps end after `stop` of them and `fraction` 256ths of one.
+def times(header: Header, stop: int, fraction: int = 0, start: float = 1.0) -> list[float]:
+    """The times of a GOP whose coded steps end after `stop` of them and `fraction` 256ths of one;
+    those of one that begins at `start` are as much smaller.
 
     With a schedule the ODE goes from there to 0 in `tail` equal steps, so that a GOP that stops
     early takes fewer network calls; without one the times are the same for every stop.
     """
     if not header.schedule:
-        return flow.schedule(header.steps, header.shift)
-    coded = [1.0, *(t / schedules.UNIT for t in schedules.SCHEDULES[header.schedule - 1])]
+        return [start * t for t in flow.schedule(header.steps, header.shift)]
+    coded = [start, *(start * t / schedules.UNIT for t in schedules.SCHEDULES[header.schedule - 1])]
     out = coded[: stop + 1]
     if fraction:
         out.append(out[-1] + (coded[stop + 1] - out[-1]) * fraction / 256)

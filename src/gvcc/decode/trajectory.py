@@ -75,8 +75,9 @@ def run(
     if len(condition.known) == shape[1]:
         return all_known(condition)
     if header.reuse > 1:
-        condition = Condition(sparse(condition.denoise, header.reuse, noise.stop), condition.known)
-    return walk(condition, header, coder.initial(shape, gop), at, noise, observe)
+        every = sparse(condition.denoise, header.reuse, noise.stop)
+        condition = condition._replace(denoise=every)
+    return walk(condition, header, condition.begin(coder.initial(shape, gop)), at, noise, observe)
 
 
 def all_known(condition: Condition) -> Tensor:

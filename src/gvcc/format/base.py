@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gvcc.errors import Corrupt, Unsupported
 from gvcc.format.cursor import Cursor
 
 CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever append
+KNOWN_SETS = {"av1": 4, "vvc": 1}  # how many sets of each a decoder can derive
 SIZES = (1, 2, 4)
-HEAD = 4  # bytes of a base that are not its stream
+HEAD = 4  # bytes of a base without a trajectory that are not its stream
+_SETS, OWN_SETS, TRAJECTORY, DIFFERENCE = 3, 4, 8, 16  # bits of a base's use
+START_UNIT = 2**16
+# Variances are bytes: eighths of a power of two, from 2^-24.
+_EIGHTHS, _ZERO = 8, 192
+GRID = tuple(range(-12, 13, 3))  # log2 of the SNRs at which a header has variances
+
+
+@dataclass(frozen=True)
+class Over:
+    """How a trajectory goes on from a base: it begins at time `start` / START_UNIT; `errors` are
+    the variances of the base's latent around the clip's, a byte for each channel. `difference`: the
+    pictures are the base's and what the trajectory changes, not the latent's own."""
+
+    start: int
+    errors: tuple[int, ...]
+    difference: bool
 
 
 @dataclass(frozen=True)
@@ -17,18 +35,37 @@ class BaseRecord:
     """A coarse version of a GOP's pictures by a classical codec.
 
     `size`: it is coded at 1/size of each side. `quantiser`, 0 to 255, is how coarse it is, for a
-    restorer.
+    restorer. `sets` is the number of the codec's sets (pictures/basesets.py; None: they are in the
+    stream). `over` None: the base alone is shown.
     """
 
     codec: str
     size: int
     quantiser: int
+    sets: int | None
     stream: bytes
+    over: Over | None = None
+
+
+def variance(code: int) -> float:
+    """What a byte stands for."""
+    return float(2 ** ((code - _ZERO) / _EIGHTHS))
+
+
+def variance_code(value: float) -> int:
+    """The byte next to a variance."""
+    return min(max(round(_EIGHTHS * math.log2(max(value, 1e-30))) + _ZERO, 0), 255)
 
 
 def write_base(b: BaseRecord) -> bytes:
     """What is in the blob."""
-    return bytes([CODECS.index(b.codec), SIZES.index(b.size), b.quantiser, 0]) + b.stream
+    use = OWN_SETS if b.sets is None else b.sets
+    over = b""
+    if b.over is not None:
+        use |= TRAJECTORY | DIFFERENCE * b.over.difference
+        over = b.over.start.to_bytes(2, "little") + bytes([len(b.over.errors), *b.over.errors])
+    head = bytes([CODECS.index(b.codec), SIZES.index(b.size), b.quantiser, use])
+    return head + over + b.stream
 
 
 def read_base(data: bytes) -> BaseRecord:
@@ -38,9 +75,19 @@ def read_base(data: bytes) -> BaseRecord:
     size, quantiser, use = (c.byte("the base") for _ in range(3))
     if size >= len(SIZES):
         raise Corrupt(f"a base of size number {size}")
-    if use:
+    own, number, over = bool(use & OWN_SETS), use & _SETS, None
+    known = use & ~(_SETS | OWN_SETS | TRAJECTORY | DIFFERENCE) == 0
+    if not known or (number if own else number >= KNOWN_SETS[codec]):
         raise Unsupported(f"a base's use {use:#x} is not known to this version")
+    if use & TRAJECTORY:
+        start = int.from_bytes(c.take(2, "the base"), "little")
+        errors = tuple(c.take(c.byte("the base"), "the base"))
+        if not start:
+            raise Corrupt("a trajectory over a base that starts at its end")
+        over = Over(start, errors, bool(use & DIFFERENCE))
+    elif use & DIFFERENCE:
+        raise Corrupt("a base and what a trajectory changes, without one")
     stream = c.rest()
     if not stream:
         raise Corrupt("an empty base")
-    return BaseRecord(codec, SIZES[size], quantiser, stream)
+    return BaseRecord(codec, SIZES[size], quantiser, None if own else number, stream, over)

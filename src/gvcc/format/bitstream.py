@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from gvcc.errors import Corrupt, TooLarge, Unsupported
 from gvcc.format import coders, schedules
-from gvcc.format.base import BaseRecord, write_base
+from gvcc.format.base import GRID, BaseRecord, write_base
 from gvcc.format.cursor import is_name
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
@@ -32,7 +32,7 @@ LAST, FADE, RESIDUAL, FRACTION, BASE = 4, 8, 16, 32, 64
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
-ASPECT, BASES = 1, 2  # of the bits of version 4
+ASPECT, BASES, VARIANCES = 1, 2, 4  # of the bits of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
@@ -61,7 +61,10 @@ class Header:
     (gop.ALIGNMENTS). `schedule` is its number in schedules.SCHEDULES; 0: times follow from `shift`.
     `reuse` is p where the network is called at every p-th coded step only. `settings` are those of
     the prior that change its output (name, text), sorted by name. `pixel_aspect` is the width of a
-    pixel over its height. `bases`: GOPs may have a base (mode v2v).
+    pixel over its height. `bases`: GOPs may have a base (mode v2v). `variances` are those of a
+    latent around the network's x0hat, for trajectories over a base (empty: there is none, or the
+    prior knows its own): bytes (base.variance) at the SNRs of base.GRID, then one for each channel,
+    whose inverses are added.
     """
 
     prior: str
@@ -92,6 +95,7 @@ class Header:
     settings: tuple[tuple[str, str], ...] = ()
     pixel_aspect: Fraction = Fraction(1)
     bases: bool = False
+    variances: tuple[int, ...] = ()
 
     @property
     def version(self) -> int:
@@ -129,6 +133,8 @@ class Header:
         if self.schedule:
             self._check_schedule()
         self._check_settings()
+        if self.variances and not (self.bases and len(GRID) < len(self.variances) <= 2**10):
+            raise Corrupt("variances that no base needs, or too few of them, or too many")
         if self.alignment == "pin" and not self.overlap:
             raise Corrupt("GOPs start from no frames of the one before")
         if self.path != "rf" and self.rule != "posterior":
@@ -245,9 +251,13 @@ def _extension(h: Header) -> bytes:
     for name, text in h.settings:
         out += _blob(name.encode("ascii")) + _blob(text.encode())
     if h.version > 3:
-        out += varint(ASPECT * (h.pixel_aspect != 1) | BASES * h.bases)
+        out += varint(
+            ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
+        )
         if h.pixel_aspect != 1:
             out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
+        if h.variances:
+            out += _blob(bytes(h.variances))
     return out
 
 

@@ -39,6 +39,7 @@ from gvcc.format.bitstream import (  # fmt: skip
     SCHEDULE,
     SOUND,
     UNIT,
+    VARIANCES,
     VERSIONS,
     GopRecord,
     Header,
@@ -78,12 +79,15 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
             raise Corrupt("version 3 for a header that says nothing new")
         return out
     extras = body.varint("extras")
-    if extras & ~(ASPECT | BASES):
+    if extras & ~(ASPECT | BASES | VARIANCES):
         raise Unsupported(f"extras {extras:#x} are reserved")
     aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
     if aspect == 1 and (extras & ASPECT or not extras):
         raise Corrupt("version 4 for a header that says nothing new")
-    return out | {"pixel_aspect": aspect, "bases": bool(extras & BASES)}
+    variances = tuple(body.blob("variances")) if extras & VARIANCES else ()
+    if extras & VARIANCES and not variances:
+        raise Corrupt("variances are announced and empty")
+    return out | {"pixel_aspect": aspect, "bases": bool(extras & BASES), "variances": variances}
 
 
 def _header(body: Cursor, version: int) -> Header:
@@ -155,7 +159,8 @@ class StoredGop:
             raise Corrupt(f"{total} atoms do not fit the record")
         if len(symbols) % 4:
             raise Corrupt("symbols are not whole 32-bit words")
-        if base is not None and (stop or fraction or total or symbols or any(check)):
+        alone = base is not None and base.over is None
+        if alone and (stop or fraction or total or symbols or any(check)):
             raise Corrupt("a trajectory where there is none")
         return GopRecord(self.gop, stop, atoms, tail_atoms, check, stills, residual, symbols,
                          fraction, base)  # fmt: skip
@@ -264,7 +269,7 @@ def _place(c: Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     c.done("a GOP's head")
     if layout >= (2 * BASE if h.bases else BASE):
         raise Unsupported(f"layout {layout:#x} is not known to this version")
-    if layout & BASE and layout != BASE:
+    if layout & BASE and layout & ~FRACTION != BASE:
         raise Corrupt(f"a base with layout {layout:#x}")
     first, fade = FIRSTS[layout & 3], h.overlap if layout & FADE else 0
     if layout & FADE and not h.overlap:

@@ -34,7 +34,7 @@ def small(base: BaseRecord, height: int, width: int, count: int) -> Iterator[Pic
     """The `count` pictures of a base as they are coded, [h,w,3] each (enlarge.coded_sides).
     Raises Corrupt, as soon as what is wrong is met."""
     h, w = enlarge.coded_sides(height, width, base.size)
-    for planes in basecodecs.decode(codec(base.codec), base.stream, h, w, count):
+    for planes in basecodecs.decode(codec(base.codec), base.sets, base.stream, h, w, count):
         yield stills.to_rgb(planes, 10)
 
 
@@ -66,8 +66,8 @@ def coded(
     Refused where the encoder fails."""
     own = codec(name)
     try:
-        stream = own.write(spool, fps, preset or own.preset, index)
+        sets, stream = own.write(spool, fps, preset or own.preset, index)
     except stillcodecs.Unpackable as e:
         reason = str(e).splitlines()[0]
         raise Refused(f"{name} codes no base of {spool.width}x{spool.height}: {reason}") from None
-    return BaseRecord(name, size, own.told(index), stream)
+    return BaseRecord(name, size, own.told(index), sets, stream)

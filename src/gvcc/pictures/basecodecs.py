@@ -1,7 +1,8 @@
 """The two classical codecs of a base layer: AV1 and VVC streams, 10 bit, 4:2:0.
 
 A base stream is one closed group of pictures: a keyframe first, and nothing that it needs before
-it. What a decoder can derive is taken out: of AV1 the temporal delimiters, of VVC the start codes.
+it. What a decoder can derive is taken out: of AV1 the temporal delimiters, of VVC the start codes,
+of both the sets before the first picture if basesets.py knows them.
 Pictures are planar, [3 H / 2, W] little-endian uint16 (stills.to_rgb), H and W multiples of 8.
 """
 
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 
 from gvcc.errors import ConfigError, Corrupt
 from gvcc.format.bitstream import varint
-from gvcc.pictures import stillcodecs, svt
+from gvcc.pictures import basesets, stillcodecs, svt
 from gvcc.pictures.stillcodecs import Unpackable
 
 Planes = NDArray[np.uint16]
-_DELIMITER, _METADATA, _PADDING = 2, 5, 15  # OBU types that no picture needs
+_SEQUENCE = 1  # OBU types, and those that no picture needs
+_DELIMITER, _METADATA, _PADDING = 2, 5, 15
 _ENDS = (3, 4, 6)  # frame header, tile group, frame: a decoder may be given what it has
-_VVC_IGNORED = (20, 23, 24)  # access unit delimiters, supplemental information
+_VVC_SETS = (14, 15, 16)  # NAL unit types; what no picture needs: delimiters, information
+_VVC_IGNORED = (20, 23, 24)
 
 
 class Spool:
@@ -82,14 +85,16 @@ class BaseCodec(NamedTuple):
     preset: str
     told: Callable[[int], int]
     asked: Callable[[int], int]  # about the inverse
-    write: Callable[[Spool, Fraction, str, int], bytes]
+    # The number of the sets (None: they are not known, and in the stream), and the stream
+    write: Callable[[Spool, Fraction, str, int], tuple[int | None, bytes]]
+    sets: Callable[[int, int, int], bytes]  # by number, height, width: as a decoder wants them
     # A stream -> its parts as a decoder wants them, and whether a picture ends with each; Corrupt
     parts: Callable[[bytes], Iterator[tuple[bytes, bool]]]
     decoder: str
 
-    def units(self, stream: bytes) -> Iterator[bytes]:
+    def units(self, stream: bytes, sets: bytes = b"") -> Iterator[bytes]:
         """A stream as packets for the decoder, each the end of a picture. Raises Corrupt."""
-        held = b""
+        held = sets
         for part, ends in self.parts(stream):
             held += part
             if ends:
@@ -134,7 +139,11 @@ def _av1_parts(stream: bytes) -> Iterator[tuple[bytes, bool]]:
         yield obu, kind in _ENDS
 
 
-def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
+def _av1_sets(number: int, height: int, width: int) -> bytes:
+    return b"".join(basesets.av1(number, height, width))
+
+
+def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[int | None, bytes]:
     # Sixteenths of a CRF. It has quarters, of which the coarsest ones differ by 8 % of the size;
     # between them the Lagrangian does the rest, by which the encoder weighs bits against error.
     quarter = round(index / 4)
@@ -145,14 +154,16 @@ def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
     params = f"rc=0:crf={quarter / 4}:tune=1:lp={threads}:keyint=-1:scd=0"
     params += f":lambda-scale-factors=[{','.join([str(weight)] * 7)}]"
     options = {"preset": preset, "svtav1-params": params}
-    out = bytearray()
+    sets, out = list[bytes](), bytearray()
     try:
         context = svt.encoder(spool.width, spool.height, "yuv420p10le", 1 / fps, options)
 
         def keep(packets: list[Any]) -> None:
             for packet in packets:
                 for kind, obu in _obus(bytes(packet)):
-                    if kind not in (_DELIMITER, _METADATA, _PADDING):
+                    if kind == _SEQUENCE and not out:
+                        sets.append(obu)
+                    elif kind not in (_DELIMITER, _METADATA, _PADDING):
                         out.extend(obu)
 
         for i, planes in enumerate(spool):
@@ -162,7 +173,8 @@ def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
         keep(context.encode(None))
     except av.error.FFmpegError as err:
         raise Unpackable(f"libsvtav1: {err.strerror}") from err
-    return bytes(out)
+    number = basesets.av1_number(sets, spool.height, spool.width)
+    return number, b"".join(sets * (number is None)) + out
 
 
 # -- VVC --------------------------------------------------------------------------------------
@@ -181,7 +193,11 @@ def _vvc_parts(stream: bytes) -> Iterator[tuple[bytes, bool]]:
         yield b"\0\0\0\1" + unit, unit[1] >> 3 < 12  # a slice: one for each picture
 
 
-def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
+def _vvc_sets(number: int, height: int, width: int) -> bytes:
+    return b"".join(b"\0\0\0\1" + unit for unit in basesets.vvc(number, height, width))
+
+
+def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[int | None, bytes]:
     # Eighths of a QP: between whole ones the Lagrangian does the rest, as above.
     qp = round(index / 8)
     weight = 2 ** ((index / 8 - qp) / 2)
@@ -193,32 +209,37 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> bytes:
          "-threads", str(threads), "-vvenc-params", params, "-f", "vvc"], spool.path,
     )  # fmt: skip
     units = [u for u in stillcodecs.nal_units(stream) if u[1] >> 3 not in _VVC_IGNORED]
-    return b"".join(varint(len(u)) + u for u in units)
+    sets = [u for u in units if u[1] >> 3 in _VVC_SETS]
+    number = basesets.vvc_number(sets, spool.height, spool.width)
+    if number is not None:
+        units = [u for u in units if u[1] >> 3 not in _VVC_SETS]
+    return number, b"".join(varint(len(u)) + u for u in units)
 
 
 _ALL = (
     BaseCodec(
         name="av1", finest=16, coarsest=4 * 280, slope=0.008, rough=4 * 255, start=4 * 255,
         scout=None, scout_ratio=1, preset="4", told=lambda i: min(255, round(i / 4)),
-        asked=lambda q: 4 * q, write=_av1_write, parts=_av1_parts, decoder="libdav1d",
+        asked=lambda q: 4 * q, write=_av1_write, sets=_av1_sets, parts=_av1_parts,
+        decoder="libdav1d",
     ),
     BaseCodec(
         name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 47, start=8 * 40,
         scout="faster", scout_ratio=1.25, preset="medium", told=lambda i: round(i / 2),
-        asked=lambda q: 2 * q, write=_vvc_write, parts=_vvc_parts, decoder="vvc",
+        asked=lambda q: 2 * q, write=_vvc_write, sets=_vvc_sets, parts=_vvc_parts, decoder="vvc",
     ),
 )  # fmt: skip
 BY_NAME = {codec.name: codec for codec in _ALL}
 
 
 def decode(
-    codec: BaseCodec, stream: bytes, height: int, width: int, count: int
+    codec: BaseCodec, number: int | None, stream: bytes, height: int, width: int, count: int
 ) -> Iterator[Planes]:
-    """The `count` pictures of a stream, planar, as they are decoded. Raises Corrupt, at the end too
-    if there are not so many."""
-    shown = 0
+    """The `count` pictures of a stream with known sets or its own (None), planar, as they are
+    decoded. Raises Corrupt, at the end too if there are not so many."""
+    shown, sets = 0, b"" if number is None else codec.sets(number, height, width)
     try:
-        for frame in _frames(codec, stream, height, width):
+        for frame in _frames(codec, codec.units(stream, sets), height, width):
             planes = _planes(frame, height, width)
             if shown == count:
                 raise Corrupt("the base holds more pictures than the group")
@@ -230,9 +251,11 @@ def decode(
         raise Corrupt(f"the base holds {shown} pictures, not {count}")
 
 
-def _frames(codec: BaseCodec, stream: bytes, height: int, width: int) -> Iterator[av.VideoFrame]:
+def _frames(
+    codec: BaseCodec, units: Iterator[bytes], height: int, width: int
+) -> Iterator[av.VideoFrame]:
     context = stillcodecs.fenced(codec.decoder, height, width)
-    for unit in codec.units(stream):
+    for unit in units:
         yield from context.decode(av.Packet(unit))
     yield from context.decode(None)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gvcc.errors import Corrupt
 from gvcc.format.bitstream import varint
-from gvcc.pictures import svt
+from gvcc.pictures import bits, svt
 
 # AV1 specification 5.5.1 and 5.5.2. still_picture and reduced_still_picture_header of profile 0 at
 # level 31 (no limits); colour: 8 bit, not mono, undescribed, 4:2:0.
@@ -99,13 +99,6 @@ def planar(frame: av.VideoFrame, depth: int) -> NDArray[Any]:
     return np.concatenate(rows).reshape(-1, frame.width)
 
 
-def _bytes(bits: str) -> bytes:
-    """Bits, a one, and zeros to the next byte: the trailing bits of AV1 and of VVC."""
-    bits += "1"
-    bits += "0" * (-len(bits) % 8)
-    return int(bits, 2).to_bytes(len(bits) // 8, "big")
-
-
 def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
     """The number at byte `at`, and where it ends. Raises Corrupt."""
     value = 0
@@ -119,7 +112,7 @@ def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
 def _av1_header(tools: str, height: int, width: int) -> bytes:
     w, h = f"{width - 1:b}", f"{height - 1:b}"
     size = f"{len(w) - 1:04b}{len(h) - 1:04b}{w}{h}"
-    return _bytes(_AV1_STILL + size + tools + _AV1_COLOUR)
+    return bits.trailed(_AV1_STILL + size + tools + _AV1_COLOUR)
 
 
 def _av1_pack(stream: bytes, height: int, width: int) -> bytes:
@@ -133,15 +126,15 @@ def _av1_pack(stream: bytes, height: int, width: int) -> bytes:
             raise Unpackable(f"an OBU of type {kind}")
         parts[kind] = stream[start:at]
     header, frame = parts.get(_OBU_SEQUENCE, b""), parts.get(_OBU_FRAME, b"")
-    bits = "".join(f"{b:08b}" for b in header)
+    own = bits.of(header)
     tools_at = 18 + (width - 1).bit_length() + (height - 1).bit_length()
-    tools = bits[tools_at : tools_at + 6]
+    tools = own[tools_at : tools_at + 6]
     # The encoder's level and chroma siting are of no consequence to the picture.
-    expected = "".join(f"{b:08b}" for b in _av1_header(tools, height, width))
+    expected = bits.of(_av1_header(tools, height, width))
     blank = (slice(5, 10), slice(tools_at + 10, tools_at + 12))
     for bad in blank:
-        bits = bits[: bad.start] + expected[bad] + bits[bad.stop :]
-    if bits == expected:
+        own = own[: bad.start] + expected[bad] + own[bad.stop :]
+    if own == expected:
         return bytes([int(tools, 2)]) + frame
     if not 0 < len(header) < 192:
         raise Unpackable(f"a sequence header of {len(header)} bytes")
@@ -177,23 +170,10 @@ def _av1_write(planes: NDArray[Any], preset: str, quantiser: int) -> bytes:
 
 def _vvc_sets(height: int, width: int) -> list[bytes]:
     """SPS and PPS, as whole NAL units."""
-    size = ""
-    for n in (width, height):
-        code = f"{n + 1:b}"
-        size += "0" * (len(code) - 1) + code  # ue(v), H.266 9.2
+    size = bits.ue(width) + bits.ue(height)
     tail = f"{int.from_bytes(_SPS_TAIL, 'big'):0{_SPS_TAIL_BITS}b}"
     sets = (_NAL_SPS, _SPS_HEAD + size + tail), (_NAL_PPS, _PPS_HEAD + size + _PPS_TAIL)
-    return [head + _escaped(_bytes(bits)) for head, bits in sets]
-
-
-def _escaped(payload: bytes) -> bytes:
-    """With the emulation prevention bytes of H.266 7.4.2."""
-    out = bytearray()
-    for byte in payload:
-        if byte < 4 and out[-2:] == b"\0\0":
-            out.append(3)
-        out.append(byte)
-    return bytes(out)
+    return [head + bits.escaped(bits.trailed(code)) for head, code in sets]
 
 
 def nal_units(stream: bytes) -> list[bytes]:

@@ -6,7 +6,7 @@ folder knows which one is running.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,6 +17,9 @@ from gvcc.priors.models import MODELS, Model
 
 if TYPE_CHECKING:
     import torch
+
+    from gvcc.priors import soft
+    from gvcc.priors.soft import SoftBase
 
 
 SteeringMetric = Callable[["torch.Tensor", float], "torch.Tensor"]
@@ -37,9 +40,11 @@ class Spec:
     `patch`: height and width of a latent must be multiples of it. `last_alone`: a last picture has
     a latent frame of its own (Gop.length). `causal`: a latent frame moves no pictures before its
     own group. `refine`: `render` is cheap enough to be differentiated.
-    `modes` are those it can do, its best first; empty: all. `shifts` are the published ones of
-    preset paper, up to 480 lines and above. `settings` are those that change its output and are not
-    as usual, sorted (name, text).
+    `variances` are those that a header carries (Header.variances); empty: the prior knows its own.
+    `base_share` is the part of the bytes of a GOP in mode v2v that goes to its base.
+    `modes` are those it can do without a base, its best first; empty: all. `shifts` are the
+    published ones of preset paper, up to 480 lines and above. `settings` are those that change
+    its output and are not as usual, sorted (name, text).
     """
 
     id: str
@@ -58,6 +63,8 @@ class Spec:
     modes: tuple[str, ...] = ()
     shifts: tuple[float, float] = (3.0, 3.0)
     settings: tuple[tuple[str, str], ...] = ()
+    variances: tuple[int, ...] = ()
+    base_share: float = 1.0
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -79,11 +86,27 @@ Denoise = Callable[["torch.Tensor", float], "torch.Tensor"]
 """x0hat(x_t, t), the posterior mean of the latent: [C,F,h,w] -> [C,F,h,w]."""
 
 
+class References(NamedTuple):
+    """What is known of a GOP's pictures: its first ones, uint8 [n,H,W,3] of legal size, its last
+    one [H,W,3], and a coarse version of all of them; None: not given."""
+
+    first: torch.Tensor | None = None
+    last: torch.Tensor | None = None
+    base: SoftBase | None = None
+
+
+def _as_it_is(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
 class Condition(NamedTuple):
-    """A denoiser that knows reference pictures, and the latent frames [C,h,w] that they fix."""
+    """A denoiser that knows reference pictures, the latent frames [C,h,w] that they fix, and where
+    the trajectory begins: at time `start`, at `begin` of white noise [C,F,h,w]."""
 
     denoise: Denoise
     known: dict[int, torch.Tensor]
+    start: float = 1.0
+    begin: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
 
 
 def levels(pictures: torch.Tensor) -> torch.Tensor:
@@ -116,19 +139,21 @@ class Prior(Protocol):
         """x0hat(x_t, t) without any condition."""
         ...
 
-    def condition(
-        self, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
-    ) -> Condition:
-        """For a GOP of `frames` latent frames whose first pictures, uint8 [n,H,W,3] of legal size,
-        and whose last one [H,W,3] are known (None: not). With Spec.last_alone `last` fills the last
-        latent frame all by itself; n is 1 modulo the time stride."""
+    def condition(self, references: References, frames: int) -> Condition:
+        """For a GOP of `frames` latent frames of which something is known. First and last pictures
+        fix latent frames: with Spec.last_alone the last one fills the last latent frame all by
+        itself; the first ones are 1 modulo the time stride. A base fixes nothing (soft.over)."""
+        ...
+
+    def variances(self, size: tuple[int, ...], codes: Sequence[int]) -> soft.Variance:
+        """V_t, the variance of x0 around x0hat for latents of `size` (F, h, w): its own, or what a
+        header has of it (Header.variances)."""
         ...
 
 
-def known_latents(
-    prior: Prior, first: torch.Tensor | None, last: torch.Tensor | None, frames: int
-) -> dict[int, torch.Tensor]:
+def known_latents(prior: Prior, references: References, frames: int) -> dict[int, torch.Tensor]:
     """The latent frames that reference pictures fix, for priors that are conditioned on latents."""
+    first, last, _ = references
     known = {}
     if last is not None:
         known[frames - 1] = prior.encode(last.expand(1 + prior.spec.stride[0], *last.shape))[:, 1]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gvcc import flow
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, parts, store
+from gvcc.priors import Condition, References, parts, soft, store
 from gvcc.priors.diffusion import Diffusion, kept
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
@@ -128,15 +128,15 @@ class CogVideoXPrior(Diffusion):
 
         return self.guided(call)[0].transpose(0, 1)
 
-    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+    def condition(self, references: References, frames: int) -> Condition:
         """See priors.Prior."""
-        path = flow.PATHS["vp"]
 
         def denoise(x: Tensor, t: float) -> Tensor:
-            alpha, sigma = path(t)
+            alpha, sigma = self.path(t)
             return alpha * x - sigma * self.prediction(x, t)
 
-        return kept(denoise, self.known(first))
+        made = kept(denoise, self.known(references.first))
+        return soft.over(made, references.base, self.path)
 
 
 def fitted(grid: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

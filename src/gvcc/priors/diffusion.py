@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvcc.priors import Condition, Spec, devices, levels, parts, store
+from gvcc import flow
+from gvcc.format.base import GRID
+from gvcc.priors import Condition, References, Spec, devices, levels, parts, soft, store
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
 
 Known = dict[int, Tensor]
+_BASE_SHARE = 0.5  # not measured: nobody here has real weights
 _EXPONENT = 0.75  # of the sensitivity, as steering metric (bench/codebooks/steering_metric.py)
 
 
@@ -38,10 +41,15 @@ class Diffusion:
         self.model, self.folder, self.device = model, folder, devices.ready(device)
         self.settings, self.offload = chosen, offload
         digest = store.digest(model, folder, parts.text_identity(folder), identity)
+        self.path = flow.PATHS[path]
+        measured = store.recall("variances").get(digest.hex())
+        if not (isinstance(measured, list) and len(measured) == len(GRID) + channels):
+            measured = soft.usual(channels)
         self.spec = Spec(
             model.name, digest, channels, stride, model.gop, path, knob=1.0, metric=self._metric,
             patch=patch, last_alone=False, causal=self.causal, refine=False, modes=model.modes,
-            shifts=model.shifts, settings=chosen.changed,
+            shifts=model.shifts, settings=chosen.changed, base_share=_BASE_SHARE,
+            variances=tuple(measured),
         )  # fmt: skip
 
     # -- the autoencoder ----------------------------------------------------------------------
@@ -125,12 +133,17 @@ class Diffusion:
 
     # -- the network --------------------------------------------------------------------------
 
-    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+    def condition(self, references: References, frames: int) -> Condition:
+        """See priors.Prior."""
         raise NotImplementedError
 
     def denoise(self, x: Tensor, t: float) -> Tensor:
         """See priors.Prior."""
-        return self.condition(None, None, x.shape[1]).denoise(x, t)
+        return self.condition(References(), x.shape[1]).denoise(x, t)
+
+    def variances(self, size: tuple[int, ...], codes: Sequence[int]) -> soft.Variance:
+        """See priors.Prior."""
+        return soft.table(codes, self.path, self.device)
 
     def known(self, first: Tensor | None) -> Known:
         """The latent frames that first pictures fix."""
@@ -162,6 +175,14 @@ class Diffusion:
     def negative(self) -> Tensor:
         """Embedding of the negative prompt."""
         return self._embedding(self.settings.negative)
+
+    def measure_variances(self, clips: Sequence[Tensor]) -> tuple[int, ...]:
+        """Measure what Spec.variances wants, on pictures uint8 [T,H,W,3] of legal size, and keep it
+        for the next time that the model is loaded."""
+        with devices.exact():
+            found = soft.fitted(soft.measure(self, clips))
+        store.remember("variances", self.spec.digest.hex(), list(found))
+        return found
 
     # -- the steering metric ------------------------------------------------------------------
 

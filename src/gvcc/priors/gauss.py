@@ -13,6 +13,7 @@ Its denoiser is exact (a Wiener filter), so everything the loop does has a known
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -24,9 +25,9 @@ from torch import Tensor
 
 from gvcc import flow
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, Spec, devices, known_latents, levels
+from gvcc.priors import Condition, References, Spec, devices, known_latents, levels, soft
 from gvcc.priors.autoencoder import FIRST
-from gvcc.priors.spectrum import StationaryGaussian
+from gvcc.priors.spectrum import StationaryGaussian, dct3
 
 STRIDE = (4, 8, 8)
 GOP = 33
@@ -103,10 +104,21 @@ class GaussPrior:
             return self.model.denoise_known(x, *self._path(t), known)
         return self.model.denoise(x, *self._path(t))
 
-    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
-        """See priors.Prior."""
-        known = known_latents(self, first, last, frames)
-        return Condition(partial(self.denoise, known=known), known)
+    def condition(self, references: References, frames: int) -> Condition:
+        """See priors.Prior. With a base it is exact: V_t is known for each frequency."""
+        known = known_latents(self, references, frames)
+        made = Condition(partial(self.denoise, known=known), known)
+        return soft.over(made, references.base, self._path, dct3, partial(dct3, inverse=True))
+
+    def variances(self, size: tuple[int, ...], codes: Sequence[int]) -> soft.Variance:
+        """See priors.Prior; for each frequency, whatever a header says."""
+        s = self.model.spectrum(size)
+
+        def at(t: float) -> Tensor:
+            alpha, sigma = self._path(t)
+            return s * sigma**2 / (alpha**2 * s + sigma**2)
+
+        return at
 
 
 def load(device: str = "cpu", path: Path | None = None) -> GaussPrior:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
@@ -20,8 +20,20 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from gvcc import flow
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, Spec, autoencoder, devices, known_latents, levels, transformer
+from gvcc.format.base import GRID
+from gvcc.priors import (
+    Condition,
+    References,
+    Spec,
+    autoencoder,
+    devices,
+    known_latents,
+    levels,
+    soft,
+    transformer,
+)
 from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer
@@ -29,6 +41,12 @@ from gvcc.priors.transformer import Transformer
 STRIDE = (4, 8, 8)
 GOP = 33
 KNOB = 1.15
+# Of the shipped weights, at the SNRs and of the channels (bench/priors/variances.py).
+VARIANCES = (
+    248, 220, 199, 180, 164, 149, 133, 115, 94, 224, 197, 194, 182, 177, 191, 174, 180, 175, 177,
+    166, 165, 161, 170, 166, 167, 159, 160, 165, 156, 155, 154, 160, 154, 155, 153, 154, 154, 155,
+    161, 158, 156,
+)  # fmt: skip
 _FORMAT = "gvcc nano 1"
 _POWER = "power"  # log power of the latents' 3-D DCT coefficients [C,9,32,32]
 
@@ -49,7 +67,11 @@ class NanoPrior:
         self.net = net.to(at).eval().requires_grad_(False)
         self.model = StationaryGaussian(log_power, at)
         channels = auto.shape.channels
-        self.spec = Spec("nano", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric)
+        fits = len(VARIANCES) == len(GRID) + channels
+        self.spec = Spec(
+            "nano", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric,
+            variances=VARIANCES if fits else soft.usual(channels),
+        )  # fmt: skip
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -80,10 +102,15 @@ class NanoPrior:
         times = torch.full((1,), t, device=x.device)
         return transformer.denoise(self.net, self.model, x[None], times, clean[None], mask)[0]
 
-    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+    def condition(self, references: References, frames: int) -> Condition:
         """See priors.Prior."""
-        known = known_latents(self, first, last, frames)
-        return Condition(partial(self.denoise, known=known), known)
+        known = known_latents(self, references, frames)
+        made = Condition(partial(self.denoise, known=known), known)
+        return soft.over(made, references.base, flow.PATHS[self.spec.path])
+
+    def variances(self, size: tuple[int, ...], codes: Sequence[int]) -> soft.Variance:
+        """See priors.Prior."""
+        return soft.table(codes, flow.PATHS[self.spec.path], self.device)
 
 
 def load(device: str = "cpu", path: Path | None = None) -> NanoPrior:

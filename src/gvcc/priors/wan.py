@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gvcc.errors import ConfigError
-from gvcc.priors import Condition, parts, store
+from gvcc.priors import Condition, References, parts, soft, store
 from gvcc.priors.diffusion import Diffusion, kept
 from gvcc.priors.models import Model
 from gvcc.priors.settings import Settings
@@ -211,9 +211,10 @@ class WanPrior(Diffusion):
 
         return self.guided(call)[0].float()
 
-    def condition(self, first: Tensor | None, last: Tensor | None, frames: int) -> Condition:
+    def condition(self, references: References, frames: int) -> Condition:
         """See priors.Prior. Models made for it are told the pictures; others see their latents in
         the first frames, at the noise of each step."""
+        first, last, base = references
         more: dict[str, Any] = {}
         channels: Tensor | None = None
         if not self.with_channels:
@@ -239,4 +240,4 @@ class WanPrior(Diffusion):
                 channels = self.channels(None, None, frames, *x.shape[2:])
             return x - t * self.velocity(x, t, known, more, channels)
 
-        return kept(denoise, known)
+        return soft.over(kept(denoise, known), base, self.path)

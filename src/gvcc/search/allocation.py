@@ -112,22 +112,13 @@ def profile(
     frames `free` that no condition fixes."""
     errors = []
     for root in _PROFILE:
-        t = _time_of(path, root)
+        t = flow.time_of(path, root)
         alpha, sigma = path(t)
         h = denoise(alpha * x0 + sigma * eps, t)
         # A step's metric looks at its end; a typical step multiplies the SNR by about 1.6.
-        lengths = steering(x0, h, metric, path, _time_of(path, 1.26 * root))[1]
+        lengths = steering(x0, h, metric, path, flow.time_of(path, 1.26 * root))[1]
         errors.append(sum(lengths[f] for f in free))
     return Profile(tuple(errors))
-
-
-def _time_of(path: flow.Path, root_snr: float) -> float:
-    """The t with sqrt(SNR_t) = root_snr, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        t = (low + high) / 2
-        low, high = (t, high) if flow.snr(path, t) > root_snr**2 else (low, t)
-    return (low + high) / 2
 
 
 def solve_shift(

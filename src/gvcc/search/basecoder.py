@@ -55,35 +55,24 @@ class BaseCoder:
     def look(self, gop: Gop, pictures: Iterable[Pictures]) -> Look:
         """What a GOP asks for, by its bytes at a fixed quality and a fast preset, and the smallest
         record that it may have. Raises Refused where no encoder takes its pictures."""
-        h, w, fps, found = self.header.height, self.header.width, self.header.fps, list[int]()
-        spools = base.spooled(pictures, h, w, self.sizes)
-        refused: base.Refused | None = None
+        spools = base.spooled(pictures, self.header.height, self.header.width, self.sizes)
         try:
             size = self.sizes[-1]
-            weight = float(len(bases.weighed(spools[size], size, fps).stream))
-            for name in self.codecs:
-                for size in reversed(self.sizes):
-                    try:
-                        most = base.codec(name).coarsest
-                        least = base.coded(spools[size], name, size, fps, most)
-                    except base.Refused as e:
-                        refused = e
-                        continue
-                    found.append(len(least.stream))
-                    break
+            weight = float(len(bases.weighed(spools[size], size, self.header.fps).stream))
+            least = self._smallest(spools)
         finally:
             for spool in spools.values():
                 spool.close()
-        if refused is not None and not found:
-            raise refused
-        return Look(weight, _around(gop) + HEAD + min(found))
+        return Look(weight, _around(gop) + HEAD + len(least.stream))
 
     def code(
         self, gop: Gop, pictures: Iterable[Pictures], room: int | None, most: int | None,
-        tell: Callable[[int], None],
-    ) -> CodedBase:  # fmt: skip
-        """A GOP whose record has at most `room` bytes or, where no base is so small, at most `most`
-        (None: any; then there is a goal of quality). `tell(n)` after the n-th encode."""
+        tell: Callable[[int], None], share: float = 1.0,
+    ) -> CodedBase | None:  # fmt: skip
+        """A GOP whose record has at most `room` bytes (None: a goal of quality says). Where no base
+        is so small it is the smallest one, if it has at most `most` (None: any), else None.
+        `tell(n)` after the n-th encode. With a goal the base has a `share` of the bytes by which it
+        would reach it alone."""
         header, seen = self.header, hashlib.sha256()
 
         def noted() -> Iterator[Pictures]:
@@ -97,11 +86,20 @@ class BaseCoder:
         try:
             empty = bitstream.empty_gop(gop)
             if goal is None or kept is None:
-                assert room is not None and most is not None
+                assert room is not None
                 own = _around(gop)
-                found = self._within(spools, room - own, most - own, tell)
+                found = self._within(spools, room - own, tell)
+                if found is None:
+                    least = self._smallest(spools)
+                    fits = most is None or HEAD + len(least.stream) <= most - own
+                    found = least if fits else None
             else:
                 found, quality = self._good(spools, kept, goal, tell)
+                if share < 1:
+                    part, quality = int(share * (HEAD + len(found.stream))), None
+                    found = self._within(spools, part, tell) or self._smallest(spools)
+            if found is None:
+                return None
             self.recall(found)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
@@ -115,28 +113,47 @@ class BaseCoder:
         self.reached = {(made.codec, made.size): index}
 
     def _within(
-        self, spools: dict[int, Spool], room: int, most: int, tell: Callable[[int], None]
-    ) -> BaseRecord:
-        """The first codec by which a base fits, at the largest size at which it is not very
-        rough. Raises Refused where the encoders take no such pictures."""
+        self, spools: dict[int, Spool], room: int, tell: Callable[[int], None]
+    ) -> BaseRecord | None:
+        """The first codec by which a base fits, at the largest size at which it is not very rough;
+        None if none is so small. Raises Refused where the encoders take no such pictures."""
         refused: base.Refused | None = None
-        for limit in dict.fromkeys((room, most)):
-            for name in self.codecs:
-                best = None
-                for size, spool in spools.items():
-                    start = self.reached.get((name, size))
-                    try:
-                        found = bases.fit(spool, name, size, self.header.fps, limit, start, tell)
-                    except base.Refused as e:
-                        refused = e
-                        continue
-                    best = found.record or best
-                    if found.record is not None and found.quality <= base.codec(name).rough:
-                        break
-                if best is not None:
-                    return best
-        assert refused is not None  # the first look has seen that one fits
-        raise refused
+        asked = False
+        for name in self.codecs:
+            best = None
+            for size, spool in spools.items():
+                start = self.reached.get((name, size))
+                try:
+                    found = bases.fit(spool, name, size, self.header.fps, room, start, tell)
+                except base.Refused as e:
+                    refused = e
+                    continue
+                asked, best = True, found.record or best
+                if found.record is not None and found.quality <= base.codec(name).rough:
+                    break
+            if best is not None:
+                return best
+        if refused is not None and not asked:
+            raise refused
+        return None
+
+    def _smallest(self, spools: dict[int, Spool]) -> BaseRecord:
+        """The smallest base that there is. Raises Refused where the encoders take no such
+        pictures."""
+        refused: base.Refused | None = None
+        found = list[BaseRecord]()
+        for name in self.codecs:
+            for size in reversed(self.sizes):
+                try:
+                    found.append(base.coded(
+                        spools[size], name, size, self.header.fps, base.codec(name).coarsest
+                    ))  # fmt: skip
+                    break
+                except base.Refused as e:
+                    refused = e
+        if refused is not None and not found:
+            raise refused
+        return min(found, key=lambda b: len(b.stream))
 
     def _good(
         self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]

@@ -56,12 +56,10 @@ def first_guess(codec: BaseCodec, spool: Spool, room: int) -> int:
 
 
 class Fit(NamedTuple):
-    """A base and the index of quality it has; None if there is none so small, and the bytes of the
-    smallest."""
+    """A base, None if there is none so small, and the index of quality it has."""
 
     record: BaseRecord | None
     quality: int
-    smallest: int
 
 
 def fit(
@@ -97,7 +95,7 @@ def fit(
         made, index = base.coded(spool, name, size, fps, codec.coarsest), codec.coarsest
         found.sizes[codec.coarsest] = len(made.stream)
         best = made if len(made.stream) <= room else None
-    return Fit(best, index, HEAD + min(found.sizes.values()))
+    return Fit(best, index)
 
 
 def weighed(spool: Spool, size: int, fps: Fraction) -> BaseRecord:

@@ -51,6 +51,7 @@ class Preset:
     overlap: int = 0
     alignment: str = "fade"
     scheduled: bool = False
+    base_share: float = 1.0
 
 
 PRESETS = {
@@ -83,10 +84,12 @@ class EncodeConfig:
     goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
     between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1", "vvc",
     "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1", "2",
-    "4", "auto"); GOPs are up to ten seconds long. `settings` are those of the prior that change its
-    output; `offload` keeps its network in the main memory, block by block on the device. `device`
-    is where the prior is loaded, a name as of devices.pick: a prior that is given stays where it
-    is.
+    "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's bytes that
+    its base gets: with less than 1 the generator goes on from it, on GOPs of its own length. In
+    mode auto a GOP with a base is one of the choices. `settings` are those of the prior that change
+    its output; `offload` keeps its network in the main memory, block by block on the device.
+    `device` is where the prior is loaded, a name as of devices.pick: a prior that is given stays
+    where it is.
     """
 
     preset: str = "default"
@@ -115,6 +118,7 @@ class EncodeConfig:
     reuse: int = 1
     base: str | None = None
     base_size: str | None = None
+    base_share: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     offload: bool = False
@@ -147,8 +151,10 @@ class EncodeConfig:
         M_tail as published for 1080p. ConfigError if anything is out of range."""
         self.target(1, 1, 1, Fraction(1))
         config = self
+        if spec is not None and config.base_share is None and config.resolved().has_bases:
+            config = dataclasses.replace(config, base_share=spec.base_share)
         if spec is not None and config.mode is None and spec.modes:
-            if config.resolved().mode not in spec.modes:
+            if config.resolved().mode not in (*spec.modes, "v2v"):
                 config = dataclasses.replace(config, mode=spec.modes[0])
         chosen = any(v is not None for v in (self.atoms, self.bpp, self.kbps, self.size))
         if self.preset == "paper" and height > 720 and not chosen:
@@ -170,7 +176,12 @@ class Parameters(Preset):
     @property
     def only_base(self) -> bool:
         """Whether the GOPs are bases, and nothing is sampled."""
-        return self.mode == "v2v"
+        return self.mode == "v2v" and self.base_share == 1
+
+    @property
+    def has_bases(self) -> bool:
+        """Whether GOPs may have a base."""
+        return self.mode == "v2v" or (self.mode == "auto" and self.rule != "em")
 
 
 def _resolved(config: EncodeConfig) -> Parameters:
@@ -225,20 +236,29 @@ def _resolved(config: EncodeConfig) -> Parameters:
 
 def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
     """ConfigError for what does not go together with a base, or its lack."""
-    given = [n for n in ("base", "base_size") if getattr(config, n) is not None]
-    if p["mode"] != "v2v":
+    given = [n for n in ("base", "base_size", "base_share") if getattr(config, n) is not None]
+    if config.preset == "paper" and (given or p["mode"] == "v2v"):
+        raise ConfigError("preset paper is GVCC as published: it has no mode v2v")
+    if p["mode"] not in ("v2v", "auto"):
         if given:
             name = given[0].replace("_", " ")
-            raise ConfigError(f"{name} is for mode v2v, not {p['mode']}")
+            raise ConfigError(f"{name} is for modes v2v and auto, not {p['mode']}")
         return
-    if config.preset == "paper":
-        raise ConfigError("preset paper is GVCC as published: it has no mode v2v")
     for name, known in (("base", BASES), ("base_size", BASE_SIZES)):
         if (value := getattr(config, name)) is not None and value not in known:
             raise unknown(name.replace("_", " "), value, known)
-    for name in ("stop", "atoms", "codebook", "steps", "coder"):
-        if getattr(config, name) is not None:
-            raise ConfigError(f"{name} is of a trajectory, and mode v2v has none")
+    if config.base_share is not None:
+        if not 0 < config.base_share <= 1:
+            raise ConfigError(f"base share is {config.base_share}, expected above 0 to 1")
+        p["base_share"] = config.base_share
+    if p["base_share"] < 1:
+        p["scheduled"] = config.atoms is None
+    elif p["mode"] == "v2v" and config.base_share is not None:  # else the prior says
+        for name in ("stop", "atoms", "codebook", "steps", "coder"):
+            if getattr(config, name) is not None:
+                raise ConfigError(
+                    f"{name} is of a trajectory: mode v2v has one with a base share below 1"
+                )
 
 
 def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
@@ -270,7 +290,8 @@ def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
     for name, value in (("M", config.atoms), ("steps", config.steps), ("reuse", reuse)):
         if value is not None:
             raise ConfigError(
-                f"{name} does not go with coder rcc, a quality, a stop or preset free-gvc"
+                f"{name} does not go with coder rcc, a quality, a stop, preset free-gvc or a "
+                "trajectory over a base"
             )
     scheduled = PRESETS["free-gvc"]
     p |= dict(steps=scheduled.steps, ode_steps=scheduled.ode_steps, shift=scheduled.shift)

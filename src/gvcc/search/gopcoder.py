@@ -6,22 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from gvcc import flow
 from gvcc.decode import residual
 from gvcc.decode import trajectory as track
 from gvcc.decode.gops import Decoded
-from gvcc.decode.session import Given, References, Session, pad
+from gvcc.decode.session import Given, Left, Session
 from gvcc.decode.times import uniform_counts
 from gvcc.format import bitstream
 from gvcc.format.bitstream import GopRecord
 from gvcc.format.gop import Gop
 from gvcc.pictures import stills
-from gvcc.priors import Prior
 from gvcc.records import Clip, Pictures
 from gvcc.search import allocation
 from gvcc.search.config import Parameters
+from gvcc.search.overbase import OverBase
 from gvcc.search.pacer import Allotment, Grant, Pacer
 from gvcc.search.quality import Surrogate
 from gvcc.search.steer import Aim
@@ -45,17 +47,26 @@ class GopCoder:
         self.session, self.parameters, self.pacer, self.clip = session, parameters, pacer, clip
         self.metric = session.prior.spec.metric if parameters.metric else None
         self.coder = session.coder()
+        self.bases = OverBase(session, parameters, pacer)
         self.surrogate = Surrogate()
         self.reached: tuple[Stop, float] | None = None  # where the GOP before stopped
 
-    def code(self, i: int, g: Gop, frames: Pictures, before: References,
+    def code(self, i: int, g: Gop, frames: Pictures, before: Left,
              observe: Callable[[int, int], None]) -> Candidate:  # fmt: skip
-        """GOP number i coded as `g`, after what the one before left."""
+        """GOP number i coded as `g`, after what the one before left. Raises Refused where there is
+        no base that fits."""
         session, header, grant = self.session, self.session.header, self.pacer.grant(i, g)
-        record = bitstream.empty_gop(g, _stills(g, frames, grant))
-        given = session.given(g, record.stills, before)
+        own = session.prior.encode(session.padded(g, frames))
+        if g.base:
+            share = self.parameters.base_share
+            record, given, quality = self.bases.code(i, g, frames, own, grant, share)
+            if share == 1:
+                observe(header.steps - 1, 0)
+                return Candidate(record, torch.empty(0), given, quality=quality)
+        else:
+            record = bitstream.empty_gop(g, _stills(g, frames, grant))
+            given = session.given(g, record.stills, before)
         condition = session.condition(g, given)
-        own = session.prior.encode(padded(session.prior, g, frames))
         x0 = _fixed(own, condition.known)
         free = track.free_of(condition.known, x0.shape[1])
         room = None if grant.record is None else grant.record - bitstream.gop_size(record)
@@ -66,7 +77,12 @@ class GopCoder:
             Aim(x0, self.metric, allotment.budget), free, allotment.stop,
             uniform_counts(*atoms, allotment.stop, len(free)), observe,
         )  # fmt: skip
-        stop, quality = self._stop(g, frames, record, coded, allotment)
+        stop, quality = self._stop(g, frames, record, given, coded, allotment)
+        goal = self.parameters.goal
+        if g.base and goal and quality is not None and quality < goal.value - goal.tolerance:
+            # No trajectory over so small a base is as good as a base alone can be.
+            record, given, quality = self.bases.code(i, g, frames, own, grant, 1)
+            return Candidate(record, torch.empty(0), given, quality=quality)
         symbols, x = coded.symbols(stop), coded.latent(stop)
         record = replace(record, stop=stop.step, fraction=stop.fraction, symbols=symbols,
                          atoms=atoms[0], tail_atoms=atoms[1])  # fmt: skip
@@ -79,15 +95,24 @@ class GopCoder:
         error = _error(own - x, g, session.prior.spec.stride[0])
         return Candidate(record, x, given, error, quality)
 
+    def seen(self, made: Candidate, frames: Pictures) -> float:
+        """Squared error of the pictures that a GOP shows, on the scale -1 to 1."""
+        skip, record = made.record.gop.skip, made.record
+        shown = self.session.render(record, made.latent, made.given.base)[skip:]
+        off = shown.astype(np.float32) - frames[skip : skip + len(shown)]
+        return float(np.square(off, dtype=np.float64).sum()) / 127.5**2
+
     def recall(self, record: GopRecord, decoded: Decoded, frames: Pictures) -> Candidate:
-        """A GOP that has been coded before. With a goal its quality is measured, for the GOPs after
+        """A GOP that was coded before. With a goal its quality is measured, for the GOPs after
         it; the probes that led there are gone, so these may stop elsewhere than without the break.
         """
         goal, g, bits = self.parameters.goal, record.gop, 8 * len(record.symbols)
+        if record.base is not None:
+            self.bases.coder.recall(record.base)
         if goal is None:
             return Candidate(record, *decoded)
         wanted = frames[g.skip :]
-        shown = self.session.render(record, decoded.latent)[g.skip :]
+        shown = self.session.render(record, decoded.latent, decoded.given.base)[g.skip :]
         quality = goal.measure(wanted, shown, self.clip.fps)
         self.surrogate.add(bits / wanted[..., 0].size, quality)
         self.surrogate.next_gop()
@@ -95,8 +120,9 @@ class GopCoder:
         return Candidate(record, *decoded, quality=quality)
 
     def _stop(
-        self, g: Gop, frames: Pictures, record: GopRecord, coded: Pass, allotment: Allotment
-    ) -> tuple[Stop, float | None]:
+        self, g: Gop, frames: Pictures, record: GopRecord, given: Given, coded: Pass,
+        allotment: Allotment,
+    ) -> tuple[Stop, float | None]:  # fmt: skip
         """Where a GOP stops: at its last coded step, where the user says, at its bits, or at the
         goal's quality."""
         if not coded.deepest:
@@ -108,7 +134,7 @@ class GopCoder:
         wanted = frames[g.skip :]
 
         def probe(stop: Stop) -> float:
-            shown = self.session.render(record, coded.latent(stop))[g.skip :]
+            shown = self.session.render(record, coded.latent(stop), given.base)[g.skip :]
             return goal.measure(wanted, shown, self.clip.fps)
 
         pixels = wanted[..., 0].size
@@ -119,7 +145,7 @@ class GopCoder:
         """What takes the last latent frame of x nearer to the clip's last pictures."""
         prior = self.session.prior
         if x.shape[1] > 1 and prior.spec.refine:
-            pictures = padded(prior, g, frames)[-prior.spec.stride[0] :]
+            pictures = self.session.padded(g, frames)[-prior.spec.stride[0] :]
             # Earlier frames hardly reach the last ones through the autoencoder.
             target = residual.refine(prior.render, x[:, -3:], x0[:, -1:], pictures)
             return residual.encode(target - x[:, -1:], size)[0]
@@ -136,18 +162,12 @@ def profile(
     prior = session.prior
     first = frames[: max(1, g.skip)] if g.first != "none" else None
     condition = session.condition(g, Given(first, frames[-1] if g.last else None))
-    x0 = _fixed(prior.encode(padded(prior, g, frames)), condition.known)
+    x0 = _fixed(prior.encode(session.padded(g, frames)), condition.known)
     free = track.free_of(condition.known, x0.shape[1])
     eps = session.coder().initial(session.shape(g), i)
     metric = prior.spec.metric if parameters.metric else None
     path = flow.PATHS[session.header.path]
     return allocation.profile(condition.denoise, path, x0, eps, metric, free)
-
-
-def padded(prior: Prior, g: Gop, frames: Pictures) -> Tensor:
-    """The frames that a GOP is coded as."""
-    spec = prior.spec
-    return pad(frames, g.length(spec.stride[0], spec.last_alone), spec.multiple)
 
 
 def _stills(g: Gop, frames: Pictures, grant: Grant) -> tuple[bytes, ...]:

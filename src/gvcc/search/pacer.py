@@ -85,7 +85,7 @@ class Pacer:
         self.residual = RESIDUAL_SHARE if asked.residual else 0.0
         head = bitstream.write_header(header)
         sound = 0 if audio is None else len(bitstream.write_audio(audio, head))
-        candidates = [variants(g, None) if parameters.mode == "auto" else (g,) for g in gops]
+        candidates = [variants(g, None, False) if parameters.mode == "auto" else (g,) for g in gops]
         self.empty = [
             max(bitstream.gop_size(bitstream.empty_gop(v)) for v in c) for c in candidates
         ]
@@ -99,7 +99,7 @@ class Pacer:
         self.usual = asked.target(*shape, header.fps) is None
         if target is not None and target < smallest:
             raise self.unreachable(smallest - target)
-        if not parameters.only_base:
+        if parameters.mode != "v2v":
             self._check_use(target, smallest)
         self.left = None if target is None else target - len(head) - sound
         if self.left is None:
@@ -108,7 +108,7 @@ class Pacer:
             each = STILL_SHARE * (self.left - sum(self.empty)) / header.frames
             self.still = [int(each * g.frames) for g in gops]
         self.predicted: list[list[float]] = [[float(f)] for f in self.free]
-        if parameters.only_base:
+        if parameters.mode == "v2v":
             self.predicted = [[float(g.frames)] for g in gops]
 
     def unreachable(self, missing: int) -> TargetUnreachable:

@@ -101,13 +101,16 @@ def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> 
             at, number = g.end, number + 1
 
 
-def variants(planned: Gop, before: Gop | None) -> tuple[Gop, ...]:
-    """The modes among which `auto` chooses for the frames of a planned i2v GOP: t2v, i2v, flf2v,
-    given the GOP that was chosen before it."""
+def variants(planned: Gop, before: Gop | None, bases: bool) -> tuple[Gop, ...]:
+    """The modes among which `auto` chooses for the frames of a planned i2v GOP: t2v, i2v, flf2v
+    and, where there may be `bases`, v2v, given the GOP that was chosen before it."""
     if planned.skip and before is not None and before.last:
         planned = replace(planned, first="shared")
     alone = replace(planned, start=planned.start + planned.skip,
                     frames=planned.frames - planned.skip, first="none")  # fmt: skip
-    if planned.frames < 2:
-        return alone, planned
-    return alone, planned, replace(planned, last=True, chained=False)
+    out = [alone, planned]
+    if planned.frames > 1:
+        out.append(replace(planned, last=True, chained=False))
+    if bases:
+        out.append(replace(alone, base=True, chained=False))
+    return tuple(out)

@@ -53,13 +53,16 @@ class Pass:
         self._header, self._observe = header, observe
         if header.reuse > 1:
             sparse = track.sparse(condition.denoise, header.reuse, deepest)
-            condition = Condition(sparse, condition.known)
+            condition = condition._replace(denoise=sparse)
         self._condition = condition
         self._make: Callable[[], Scheme] = partial(coder.scheme, header, gop, free, shape, dealt)
         self._noise = Choose(self._make(), aim, deepest)
-        self._path, self._coded = flow.PATHS[header.path], times(header, deepest)
+        self._path, self._coded = (
+            flow.PATHS[header.path],
+            times(header, deepest, start=condition.start),
+        )
         self._known = None if free else track.all_known(condition)
-        self._states = [coder.initial(shape, gop)]
+        self._states = [condition.begin(coder.initial(shape, gop))]
         self._hats: dict[int, Tensor] = {}
         self._bits = [0]
         self._inside: dict[tuple[int, int], tuple[Tensor, list[Any], int]] = {}
@@ -125,11 +128,14 @@ class Pass:
                 symbols.append(choose(scheme, aim, first + step, t, s, x0hat))
                 return scheme.replay(symbols[-1], first + step, x0hat)
 
-            at = times(self._header, step, fraction)[step : step + 2]
-            known = Condition(lambda x, t: hat, self._condition.known)
+            at = self._times(step, fraction)[step : step + 2]
+            known = self._condition._replace(denoise=lambda x, t: hat)
             x = track.walk(known, self._header, self._states[step], at, noise)
             self._inside[step, fraction] = x, symbols, self._written(symbols).total
         return self._inside[step, fraction]
+
+    def _times(self, step: int, fraction: int) -> list[float]:
+        return times(self._header, step, fraction, self._condition.start)
 
     def _written(self, symbols: list[Any]) -> SymbolWriter:
         scheme, writer = self._make(), SymbolWriter()
@@ -151,7 +157,7 @@ class Pass:
         """What a decoder makes of a stop: the ODE from there to the end."""
         if self._known is not None:
             return self._known
-        x, at = self._at(stop.step, stop.fraction)[0], times(self._header, stop.step, stop.fraction)
+        x, at = self._at(stop.step, stop.fraction)[0], self._times(stop.step, stop.fraction)
         begin = stop.step + (stop.fraction > 0)
 
         def ode(step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
