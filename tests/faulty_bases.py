@@ -28,6 +28,12 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
     first: GopRecord = av1.gops[0]
     end = header_end(data["av1"])
     body = data["av1"].index(stream) - 4  # codec, size, quantiser, use
+    over = (ROOT / "valid" / "v2v-over.gvcc").read_bytes()
+    traced = parser.parse(over)
+    nano = parser.parse((ROOT / "valid" / "nano-v2v.gvcc").read_bytes())
+    way = traced.gops[0].base
+    assert way is not None and way.over is not None
+    told = over.index(way.stream) - 4 - 3 - len(way.over.errors)
     c = "Corrupt"
     return {
         "base-codec": ("a base by codec 2", "Unsupported",
@@ -35,6 +41,21 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "base-size": ("a base at 1/8 of each side", c, patched(data["av1"], body + 1, b"\3")),
         "base-use": ("a base that is used in an unknown way", "Unsupported",
                      patched(data["av1"], body + 3, b"\1")),
+        "base-use-bit": ("a base with a reserved bit", "Unsupported",
+                         patched(data["av1"], body + 3, b"\x20")),
+        "base-vvc-number": ("sets of VVC of number 1", "Unsupported",
+                            changed(vvc, sets=1)),
+        "base-difference": ("a difference to the latent of no trajectory", c,
+                            patched(data["av1"], body + 3, b"\x10")),
+        "over-start": ("a trajectory that begins at its end", c,
+                       patched(over, told + 4, b"\0\0")),
+        "over-errors": ("variances of five channels, not six", c, changed(
+            traced, over=dataclasses.replace(way.over, errors=way.over.errors[:5]))),
+        "over-part": ("a part of a step where a base is all", c, rebuilt(dataclasses.replace(
+            traced, gops=(dataclasses.replace(
+                traced.gops[0], base=dataclasses.replace(way, over=None)), *traced.gops[1:])))),
+        "variances-few": ("variances without those of channels", c, rebuilt(
+            nano, variances=nano.header.variances[:9])),
         "base-empty": ("a base without a stream", c, changed(av1, stream=b"")),
         "base-unannounced": ("a base in a stream that announces none", "Unsupported",
                              patched(data["av1-half"], header_end(data["av1-half"]) - 7, b"\1")),

@@ -55,10 +55,12 @@ class Part(Bytes):
         h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
         need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         extras = self.varint() if version > 3 else 0
-        need(extras < 4, "extras", "Unsupported")
+        need(extras < 8, "extras", "Unsupported")
         a, b = h["pixel_aspect"] = self.fraction() if extras & 1 else (1, 1)
         need(version < 4 or (a != b if extras & 1 else extras), "version 4 for nothing")
         h["bases"] = extras & 2 > 0
+        h["variances"] = list(self.blob()) if extras & 4 else []
+        need(not extras & 4 or h["bases"] and 9 < len(h["variances"]) <= 1024, "variances")
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
@@ -105,9 +107,9 @@ class Part(Bytes):
         layout, g = self.number(), {"frames": self.varint()}
         need(self.at == len(self.data), "bytes left over in a GOP's head")
         need(layout < (128 if h["bases"] else 64), "layout", "Unsupported")
-        need(layout <= 64, "a base and more")
+        need(layout < 64 or layout & ~32 == 64, "a base and more")
         g |= {
-            "base": layout == 64,
+            "base": layout & 64 > 0,
             "first": ("none", "still", "previous", "shared")[layout & 3],
             "last": layout & 4 > 0,
         }
@@ -144,7 +146,7 @@ class Part(Bytes):
         need(g["atoms"] + g["tail_atoms"] <= most, "atoms")
         need(len(g["symbols"]) % 4 == 0, "symbols are not whole words")
         taken = g["stop"] or g["atoms"] or g["tail_atoms"] or g["symbols"] or any(g["check"])
-        need(not g["base"] or not taken, "a trajectory over a base")
+        need(not g["base"] or g["base"]["over"] or not taken, "a trajectory that is none")
         return g
 
     def base(self):  # section 16
@@ -152,9 +154,19 @@ class Part(Bytes):
         b = dict(zip(names, map(int, self.take(4)), strict=True))
         need(b["codec"] < 2, "a base's codec", "Unsupported")
         need(b["size"] < 3, "a base's size")
-        need(b["use"] == 0, "a base's use", "Unsupported")
+        use = b.pop("use")
+        number = use & 3 if use & 4 else None
+        need(use < 32 and (number is not None or not use & 3), "a base's use", "Unsupported")
+        need((number or 0) < (4, 1)[b["codec"]], "a base's sets", "Unsupported")
+        need(use & 8 or not use & 16, "a difference to nothing")
+        b["over"] = None
+        if use & 8:
+            start = self.number(2)
+            errors = list(self.take(self.number()))
+            need(start, "the start of a trajectory")
+            b["over"] = {"start": start, "errors": errors, "difference": use & 16 > 0}
         need(self.at < len(self.data), "an empty base")
-        return b | {"stream": self.data[self.at :]}
+        return b | {"sets": number, "stream": self.data[self.at :]}
 
     def audio(self):  # section 11
         a = {"codec": self.name(), "layout": self.name(), "rate": self.varint()}
@@ -195,7 +207,9 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
         need(whole, "checksum of a GOP's body")
         g = body.gop(h, place, more, parted)
         gops.append(g)
-        if channels and not g["base"]:
+        over = g["base"] and g["base"]["over"]
+        need(not channels or not over or len(over["errors"]) == channels, "variances of a base")
+        if channels and not (g["base"] and not g["base"]["over"]):
             need(all(s[0] < 3 for s in g["stills"] if s), "a still's codec", "Unsupported")
             frames, known = latent_frames(place, g["stills"], shared, strides[0])
             shared = place["last"] and frames - 1 in known

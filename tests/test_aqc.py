@@ -20,7 +20,7 @@ from gvcc.decode import rcc, trajectory
 from gvcc.decode.session import Given, Session
 from gvcc.format import bitstream, entropy, parser, schedules
 from gvcc.priors import Prior
-from gvcc.search import gopcoder, steer
+from gvcc.search import steer
 from gvcc.search import stops as aqc
 from gvcc.search.allocation import Proportional
 from gvcc.search.config import EncodeConfig

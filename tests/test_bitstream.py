@@ -77,7 +77,7 @@ def as_spec(data: bytes) -> dict[str, Any]:
         "colour": [h.colour.matrix, h.colour.primaries, h.colour.transfer],
         "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.schedule > 0)
         + 16 * gop.ALIGNMENTS.index(h.alignment),
-        "table": h.schedule or None,
+        "table": h.schedule or None, "variances": list(h.variances),
         "shift": int(h.shift * 256), "g_scale": int(h.g_scale * 256), "knob": int(h.knob * 64),
         "crc": int.from_bytes(data[end - 4 : end], "little"),
     }  # fmt: skip
@@ -88,7 +88,9 @@ def as_spec(data: bytes) -> dict[str, Any]:
         g["part"] = g.pop("fraction")
         if b := g["base"]:
             number, size = base.CODECS.index(b["codec"]), base.SIZES.index(b["size"])
-            g["base"] = b | {"codec": number, "size": size, "use": 0}
+            g["base"] = b | {"codec": number, "size": size}
+            if over := g["base"]["over"]:
+                over["errors"] = list(over["errors"])
     audio = stream.audio and dataclasses.asdict(stream.audio)
     if audio:
         each = audio["time_base"]

@@ -182,20 +182,43 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     ),
     "v2v-av1": (
         "version 4, v2v: two bases in AV1, 17 and 3 frames; no sides that are multiples of 8",
-        "tiny", (20, 46, 50), dict(mode="v2v", base="av1", size=1500, gop=17), {},
+        "tiny", (20, 46, 50), dict(mode="v2v", base="av1", size=1500, gop=17, own_sets=True), {},
     ),
     "v2v-av1-half": (
         "v2v: a base in AV1 at half of each side, and a pixel aspect",
-        "tiny", (5, 40, 60), dict(mode="v2v", base="av1", base_size="2", size=500),
+        "tiny", (5, 40, 60), dict(mode="v2v", base="av1", base_size="2", size=500, own_sets=True),
         {"pixel_aspect": Fraction(16, 15)},
     ),
     "v2v-vvc": (
         "v2v: a base in VVC, and a scene cut at frame 9",
-        "tiny", (14, 48, 60), dict(mode="v2v", base="vvc", size=1900, cut=9), {},
+        "tiny", (14, 48, 60), dict(mode="v2v", base="vvc", size=1900, cut=9, own_sets=True), {},
     ),
     "v2v-av1-quarter": (
         "v2v: a base in AV1 at a quarter of each side, one frame",
-        "tiny", (1, 60, 64), dict(mode="v2v", base="av1", base_size="4", size=300), {},
+        "tiny", (1, 60, 64), dict(mode="v2v", base="av1", base_size="4", size=300, own_sets=True),
+        {},
+    ),
+    "v2v-av1-sets": (
+        "v2v: a base in AV1 whose sequence header is derived",
+        "tiny", (5, 40, 60), dict(mode="v2v", base="av1", size=500), {},
+    ),
+    "v2v-vvc-sets": (
+        "v2v: a base in VVC whose parameter sets are derived",
+        "tiny", (5, 48, 60), dict(mode="v2v", base="vvc", size=700), {},
+    ),
+    "v2v-over": (
+        "v2v: trajectories over bases of half the bytes, a part of a step; two GOPs",
+        "tiny", (12, 40, 60), dict(mode="v2v", base="av1", size=900, base_share=0.5), {},
+    ),
+    "v2v-over-vp": (
+        "v2v: rcc over a base at half of each side, on the variance preserving path, knob 1.5",
+        "tiny-vp", (5, 48, 64),
+        dict(mode="v2v", base="av1", base_size="2", coder="rcc", size=700, base_share=0.4,
+             knob=1.5), {},
+    ),
+    "v2v-over-uniform": (
+        "v2v: four atoms a step over a base in VVC, without a schedule",
+        "tiny", (5, 48, 64), dict(mode="v2v", base="vvc", atoms=4, base_share=0.8), {},
     ),
     "gauss": (
         "the prior gauss as shipped; follows its weights",
@@ -209,5 +232,9 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "nano, i2v: known latent frames and a residual; follows its weights",
         "nano", (9, 48, 64),
         dict(preset="short", mode="i2v", size=900, gop=5, still_codec="av1"), {},
+    ),
+    "nano-v2v": (
+        "nano, v2v: a trajectory over a base, variances in the header; follows its weights",
+        "nano", (5, 48, 64), dict(mode="v2v", base="av1", size=900, base_share=0.6), {},
     ),
 }  # fmt: skip

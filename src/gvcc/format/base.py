@@ -12,7 +12,7 @@ CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever appe
 KNOWN_SETS = {"av1": 4, "vvc": 1}  # how many sets of each a decoder can derive
 SIZES = (1, 2, 4)
 HEAD = 4  # bytes of a base without a trajectory that are not its stream
-_SETS, OWN_SETS, TRAJECTORY, DIFFERENCE = 3, 4, 8, 16  # bits of a base's use
+_NUMBER, KNOWN, TRAJECTORY, DIFFERENCE = 3, 4, 8, 16  # bits of a base's use
 START_UNIT = 2**16
 # Variances are bytes: eighths of a power of two, from 2^-24.
 _EIGHTHS, _ZERO = 8, 192
@@ -59,7 +59,7 @@ def variance_code(value: float) -> int:
 
 def write_base(b: BaseRecord) -> bytes:
     """What is in the blob."""
-    use = OWN_SETS if b.sets is None else b.sets
+    use = 0 if b.sets is None else KNOWN | b.sets
     over = b""
     if b.over is not None:
         use |= TRAJECTORY | DIFFERENCE * b.over.difference
@@ -75,8 +75,8 @@ def read_base(data: bytes) -> BaseRecord:
     size, quantiser, use = (c.byte("the base") for _ in range(3))
     if size >= len(SIZES):
         raise Corrupt(f"a base of size number {size}")
-    own, number, over = bool(use & OWN_SETS), use & _SETS, None
-    known = use & ~(_SETS | OWN_SETS | TRAJECTORY | DIFFERENCE) == 0
+    own, number, over = not use & KNOWN, use & _NUMBER, None
+    known = use & ~(_NUMBER | KNOWN | TRAJECTORY | DIFFERENCE) == 0
     if not known or (number if own else number >= KNOWN_SETS[codec]):
         raise Unsupported(f"a base's use {use:#x} is not known to this version")
     if use & TRAJECTORY:
