@@ -216,10 +216,13 @@ def test_prepare_keeps_what_is_made_once(run, made, cache, monkeypatch):
         f"{T2V}: checking {made(T2V).name}",
         f"{T2V}: the embedding of the empty prompt (a minute or more if it is not there yet)",
         f"{T2V}: the autoencoder's sensitivity",
+        f"{T2V}: what the network leaves of a latent (9 calls on a small clip)",
         f"{T2V}: ready, weights {report['digest']}",
     ]
     assert store.recall("folders") == {T2V: str(made(T2V))}
     assert store.recall("sensitivities") == {report["digest"]: [2.0] * 16}
+    assert store.recall("variances") == {report["digest"]: report["variances"]}
+    assert len(report["variances"]) == 9 + 16
     assert len(list((cache / "prompts").iterdir())) == 1
     monkeypatch.chdir("/")
     assert json.loads(run("priors", "prepare", T2V, "--json").out)["digest"] == report["digest"]

@@ -338,6 +338,10 @@ def test_the_bases_of_a_trajectory_can_be_seen_alone(encoded: codec.Encoding) ->
     pictures = np.stack(list(found.pictures()))
     assert pictures.shape == encoded.frames.shape
     assert not np.array_equal(pictures, encoded.frames)
+    found = codec.Decoder(BytesIO(encoded.data), base_only=True)  # `tiny` is installed nowhere
+    assert np.array_equal(np.stack(list(found.pictures())), pictures)
+    with pytest.raises(ConfigError, match="prior tiny is not loaded"):
+        found.prior.encode(torch.zeros(1))
 
 
 # -- auto -------------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ class Decoder:
                 raise ConfigError(f"knob is {knob}, expected 1 to 2")
             header = dataclasses.replace(header, knob=knob)
         self.header = header
-        if prior is None or isinstance(prior, str):
+        if base_only:
+            prior = priors.Absent(header.prior, header.digest, header.path)
+        elif prior is None or isinstance(prior, str):
             prior = _load_named(prior or header.prior, header, device, offload)
         self.prior = _checked(prior, header)
         self.fps, self.colour = header.fps, header.colour

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gvcc.eval import published
 from gvcc.format import bitstream
-from gvcc.format.base import BaseRecord
+from gvcc.format.base import START_UNIT, BaseRecord, variance
 from gvcc.format.parser import Survey
 
 if TYPE_CHECKING:
@@ -67,8 +67,13 @@ def _base(base: BaseRecord | None) -> dict[str, Any] | None:
     """What a GOP's base is; None if it has none."""
     if base is None:
         return None
+    over = base.over and {
+        "start": base.over.start / START_UNIT, "difference": base.over.difference,
+        "errors": [variance(c) for c in base.over.errors],
+    }  # fmt: skip
     return {"codec": base.codec, "size": base.size, "quantiser": base.quantiser,
-            "bytes": len(base.stream)}  # fmt: skip
+            "own_sets": base.sets is None, "bytes": len(base.stream),
+            "trajectory": over}  # fmt: skip
 
 
 def _codecs(coded: tuple[bytes, ...]) -> list[str]:
@@ -94,16 +99,20 @@ def show(d: dict[str, Any], console: Console) -> None:
             value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    based = any(g["base"] for g in d["gops"])  # these have no steps, stills or residual
-    own = ("base",) if based else ("steps", "stills", "residual", "check")
+    # GOPs that are nothing but bases have no steps, stills or residual.
+    bases = [g["base"] for g in d["gops"] if g["base"]]
+    sampled = len(bases) < len(d["gops"]) or any(b["trajectory"] for b in bases)
+    own: tuple[str, ...] = ("base", "base bytes") if bases else ()
+    own += ("steps", "stills", "residual", "check") if sampled else ()
     names = numbers("GOP", "frames", *own, "bytes", "bit/pixel")
     table = Table(names[0], "mode", *names[1:])
     for g in d["gops"]:
-        cells = [_base_text(g["base"])] if based else [
+        cells = _base_cells(g["base"]) if bases else []
+        cells += [
             f"{g['coded_steps'] + g['part'] / 256:.4g}",
             " ".join([str(g["stills"]), *sorted(set(g["still_codecs"]))]),
             str(g["residual"]), " ".join(map(str, g["check"])),
-        ]  # fmt: skip
+        ] if sampled else []  # fmt: skip
         table.add_row(
             str(g["gop"]), g["mode"], f"{g['start']}-{g['start'] + g['frames'] - 1}", *cells,
             str(g["bytes"]), f"{g['bits_per_pixel']:.4f}",
@@ -118,11 +127,11 @@ def show(d: dict[str, Any], console: Console) -> None:
         console.print(f"{d['bits_per_pixel']:.5f} bit/pixel, {d['kbps']:.2f} kbit/s")
 
 
-def _base_text(base: dict[str, Any] | None) -> str:
+def _base_cells(base: dict[str, Any] | None) -> list[str]:
     if base is None:
-        return "-"
+        return ["-", "0"]
     part = "" if base["size"] == 1 else f" 1/{base['size']}"
-    return f"{base['codec']}{part} q{base['quantiser']}"
+    return [f"{base['codec']}{part} q{base['quantiser']}", str(base["bytes"])]
 
 
 _LABELS = {

@@ -84,11 +84,13 @@ def encode(
     mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
         "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
         "auto (chooses per GOP; slow), overlap (preset free-gvc: GOPs share frames), or v2v (GOPs "
-        "of up to 10 s by AV1 or VVC).")] = None,
-    base: Annotated[str | None, _how(help="Codec of the base in mode v2v: vvc, av1, or auto (vvc "
+        "of up to 10 s by AV1 or VVC, which the generator may go on from).")] = None,
+    base: Annotated[str | None, _how(help="Codec of bases (v2v, auto): vvc, av1, or auto (vvc "
         "where it can be encoded).")] = None,
     base_size: Annotated[str | None, _how(help="The base is coded at 1, 1/2 or 1/4 of each side: "
         "1, 2, 4, or auto (the largest that fits).")] = None,
+    base_share: Annotated[float | None, _how(help="Part of a GOP's bytes for its base; below 1 the "
+        "generator goes on from it. Default: 1, and 0.5 for the published models.")] = None,
     prior: Annotated[str, _how(
         help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
         "NAME:PATH for weights of your own."
@@ -152,7 +154,7 @@ def encode(
                           tail_atoms=tail_atoms, codebook=codebook, seed=seed, steps=steps, gop=gop,
                           overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
                           residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
-                          g_scale=g_scale, base=base, base_size=base_size,
+                          g_scale=g_scale, base=base, base_size=base_size, base_share=base_share,
                           settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.resolved()

@@ -90,9 +90,10 @@ def prepare(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Fetch, check and fingerprint a model's weights, and keep what is made of them once: the
-    embedding of the empty prompt (its text encoder is not needed again) and the sensitivity of its
-    autoencoder."""
+    embedding of the empty prompt (its text encoder is not needed again), the sensitivity of its
+    autoencoder, and what its network leaves of a latent, for trajectories over a base."""
     from gvcc import priors
+    from gvcc.format.base import GRID
     from gvcc.priors import parts, store
 
     if name not in MODELS:
@@ -111,12 +112,34 @@ def prepare(
     _ = prior.text
     say(f"{name}: the autoencoder's sensitivity")
     sensitivities = prior.sensitivities
+    say(f"{name}: what the network leaves of a latent ({len(GRID)} calls on a small clip)")
+    variances = _variances(prior)
     store.register(model, weights)
     report = {"name": name, "folder": str(weights), "digest": prior.spec.digest.hex(),
-              "modes": list(prior.spec.modes), "sensitivities": sensitivities}  # fmt: skip
+              "modes": list(prior.spec.modes), "sensitivities": sensitivities,
+              "variances": list(variances)}  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     say(f"{name}: ready, weights {report['digest']}")
+
+
+def _variances(prior: Any) -> tuple[int, ...]:
+    """Those of a model, measured on the built-in clip, small and of legal size, if it can be made
+    here; else the usual ones."""
+    import torch
+
+    from gvcc.eval.clips import demo_clip
+
+    spec = prior.spec
+    height, width = (-(-n // m) * m for n, m in zip((128, 192), spec.multiple, strict=True))
+    try:
+        clip = demo_clip(2 * spec.stride[0] + 1, height, width)
+    except ConfigError as e:
+        say(f"{spec.id}: the usual values are taken instead: {e}")
+        usual: tuple[int, ...] = spec.variances
+        return usual
+    found: tuple[int, ...] = prior.measure_variances([torch.from_numpy(clip)])
+    return found
 
 
 def _fetched(model: Model, hub: str) -> Path:

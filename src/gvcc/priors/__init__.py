@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gvcc.errors import BadSetting, ConfigError, unknown
 from gvcc.priors import devices
@@ -149,6 +149,20 @@ class Prior(Protocol):
         """V_t, the variance of x0 around x0hat for latents of `size` (F, h, w): its own, or what a
         header has of it (Header.variances)."""
         ...
+
+
+class Absent:
+    """In the place of a prior that is not needed, as nothing but bases is looked at: ConfigError
+    for whoever asks it for anything."""
+
+    def __init__(self, id: str, digest: bytes, path: str) -> None:
+        import torch
+
+        self.spec = Spec(id, digest, 1, (1, 1, 1), 1, path, 1.0)
+        self.device = torch.device("cpu")
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(f"prior {self.spec.id} is not loaded")
 
 
 def known_latents(prior: Prior, references: References, frames: int) -> dict[int, torch.Tensor]:

@@ -254,7 +254,7 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
     if p["base_share"] < 1:
         p["scheduled"] = config.atoms is None
     elif p["mode"] == "v2v" and config.base_share is not None:  # else the prior says
-        for name in ("stop", "atoms", "codebook", "steps", "coder"):
+        for name in ("stop", "atoms", "codebook", "steps", "coder", "seed", "knob"):
             if getattr(config, name) is not None:
                 raise ConfigError(
                     f"{name} is of a trajectory: mode v2v has one with a base share below 1"
