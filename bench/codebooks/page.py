@@ -67,6 +67,23 @@ def coders() -> str:
     )
 
 
+def over() -> str:
+    d = load("codebooks/over_rd")
+    rows = [
+        [b["S"], b["mse_of_base"], r["coder"], r["part"], r["bits"], r["over_bound"]]
+        for b in d["bases"] for r in b["at"]
+    ]  # fmt: skip
+    return (
+        f"## Over a base\n\nThe Gaussian source of D = {d['D']} with a base whose error has the "
+        "variance S in every coefficient: bits of the trajectory over the conditional "
+        "rate-distortion bound (reverse water-filling of what the base leaves), at parts of the "
+        "error that the base alone leaves. `exact` is the channel itself "
+        "(bench/codebooks/over_rd.py).\n\n"
+        + table(["S", "MSE of the base", "coder", "part of it", "bits", "bits over bound"], rows)
+        + "\n\n![curves](over_rd.png)"
+    )
+
+
 def metric() -> str:
     d = load("codebooks/steering_metric")
     keys = ("prior", "metric", "bpp", "bytes", "psnr_db", "ms_ssim")
@@ -122,6 +139,7 @@ SECTIONS = {
     codebooks: {"codebook"},
     gaussian: {"gaussian_rd"},
     coders: {"gaussian_rd"},
+    over: {"over_rd"},
     metric: {"steering_metric"},
     speed: {"rcc_speed"},
     paper_speed: {"paper_speed"},

@@ -94,9 +94,10 @@ def drift() -> str:
 
 
 def fill_format() -> None:
-    """Put the table of drift at the end of docs/format.md."""
-    text = FORMAT.read_text()
-    FORMAT.write_text(text.partition(MARK)[0] + MARK + "\n" + drift_table() + "\n")
+    """Put the table of drift at the end of its section of docs/format.md."""
+    before, _, behind = FORMAT.read_text().partition(MARK)
+    rest = "".join(behind.partition("\n## ")[1:])
+    FORMAT.write_text(before + MARK + "\n" + drift_table() + "\n" + rest)
 
 
 SECTIONS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.pages import load, table
 
 TITLE = "Priors in the package"
@@ -49,6 +51,27 @@ def denoiser() -> str:
     )
 
 
+def variances() -> str:
+    d = load("priors/variances")
+    rows = [
+        [g, sum(m) / len(m), min(m), max(m), rms(m, c)]
+        for g, m, c in zip(d["log2_snr"], d["measured"], d["by_codes"], strict=True)
+    ]
+    return (
+        f"## What nano leaves of a latent\n\nThe variance of the latent around x0hat on "
+        f"{d['clips']} training clips, over the channels, and how far the codes that a header "
+        "carries are from it: for trajectories over a base (docs/format.md 16.3; "
+        "bench/priors/variances.py).\n\n"
+        + table(["log2 SNR", "mean", "least", "most", "codes, RMS of log2"], rows)
+    )
+
+
+def rms(measured: list[float], made: list[float]) -> float:
+    """Root mean square of the difference in log2."""
+    off = [math.log2(a / b) ** 2 for a, b in zip(measured, made, strict=True)]
+    return math.sqrt(sum(off) / len(off))
+
+
 def saved() -> str:
     cells = load("priors/nano_rd")["bits_of_nano_over_gauss_at_equal_latent_mse"]
     presets, speed = load("priors/nano_presets"), load("priors/nano_speed")
@@ -72,5 +95,6 @@ def saved() -> str:
 SECTIONS = {
     autoencoder: {"autoencoder"},
     denoiser: {"nano_denoiser"},
+    variances: {"variances"},
     saved: {"nano_rd", "nano_presets", "nano_speed"},
 }

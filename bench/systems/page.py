@@ -179,7 +179,33 @@ def clips() -> str:
     )
 
 
+def bases() -> str:
+    d = load("systems/base_speed")
+    t, rows = d["times"], []
+    for codec in ("av1", "vvc"):
+        for bpp in sorted({r["bpp"] for r in d["rows"]}):
+            over = [r["over"] for r in d["rows"] if (r["codec"], r["bpp"]) == (codec, bpp)]
+            each = f"{sum(over) / len(over):+.2%}", f"{min(over):+.2%}", f"{max(over):+.2%}"
+            rows.append([codec, bpp, *each])
+    keys = ("frames", "gops", "encode_mb", "decode_mb")
+    return (
+        f"## A base alone\n\nMode v2v, share 1, {d['frames']} frames, {d['height']} lines, "
+        "evaluation clips: bytes of the file over those of the stream that its encoder wrote at "
+        "the same settings, which has what a decoder can derive (bench/systems/base_speed.py). Times "
+        f"(AV1, one clip, {d['cores']} cores, without the start of Python): encoding "
+        f"{t['encode_s']:.1f} s, {t['encode_ratio']:.1f} of one SVT-AV1 encode by ffmpeg; decoding "
+        f"{t['decode_s']:.2f} s, {t['decode_ratio']:.1f} of ffmpeg's decode to PNG. Then the peak "
+        "memory of one GOP of 854x480.\n\n"
+        + table(["codec", "bit/pixel", "mean", "least", "most"], rows)
+        + "\n\n"
+        + table(
+            [k.replace("_mb", ", MiB") for k in keys], [[r[k] for k in keys] for r in d["memory"]]
+        )
+    )
+
+
 SECTIONS = {
+    bases: {"base_speed"},
     modes: {"modes"},
     chain: {"chain"},
     references: {"stills", "residual", "shares"},
