@@ -171,6 +171,9 @@ def test_a_long_gop_is_no_matter_of_memory(encoded: codec.Encoding) -> None:
 
 def test_base_only_wants_bases(encoded: codec.Encoding) -> None:
     assert np.array_equal(shown(encoded.data, base_only=True), encoded.frames)
+    for more in ({"knob": 1.5}, {"prior": "nano"}):
+        with pytest.raises(ConfigError, match="need no prior, and no knob"):
+            codec.Decoder(BytesIO(encoded.data), base_only=True, **more)
     plain = codec.encode(VIDEO, EncodeConfig(size=900, gop=9), tiny_prior.load()).data
     with pytest.raises(ConfigError, match="GOP 0 has no base"):
         shown(plain, base_only=True)

@@ -328,11 +328,44 @@ def metric_speed() -> str:
     ])  # fmt: skip
 
 
+def over_bases() -> str:
+    d = load("anchors/eval_v2v")
+    s, measured = d["setup"], _measured(d)
+    means = {(r[0], r[1]): dict(zip([m for m, _ in measured], r[3:], strict=True))
+             for r in _rows(d)}  # fmt: skip
+    lines = []
+    for prior in ("", "+prior=gauss"):
+        alone = f"gvcc:v2v{prior}"
+        shared = [c for c in s["codecs"] if c.startswith(alone + "+base_share")]
+        better = [
+            f"{label} at {rate:g} ({codec.rpartition('=')[2]})"
+            for m, label in measured for rate in s["rates"] for codec in shared
+            if (-1 if m in LOWER else 1)
+            * (means[codec, f"{rate:g}"][m] - means[alone, f"{rate:g}"][m]) > 0
+        ]  # fmt: skip
+        of = len(measured) * len(s["rates"]) * len(shared)
+        lines.append(
+            f"- {prior.rpartition('=')[2] or 'nano'}: a trajectory over the base is better than "
+            f"the base alone in **{len(better)} of {of}** means{': ' * bool(better)}"
+            + ", ".join(better) + "."
+        )  # fmt: skip
+    return (
+        f"## Trajectories over a base\n\n{s['frames']} frames, {s['height']} lines, the mean over "
+        f"{len(s['clips'])} clips; LPIPS and DISTS on every {s['stride']}th frame. `base_share` is "
+        "the part of the bytes that the base has, `gvcc:v2v` the base alone, `gvcc:default` t2v. "
+        "Do atoms over a base pay, at equal bytes?\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + table(["codec", "rate", "bit/pixel", *(label for _, label in measured)], _rows(d))
+    )
+
+
 SECTIONS = {
     metric_speed: {"metric_speed"},
     quick: {"eval_quick"},
     lines_256: {"eval_256"},
     lines_480: {"eval_480"},
+    over_bases: {"eval_v2v"},
     rate_distortion: {"anchors"},
     sweep: {"sweep"},
 }

@@ -191,7 +191,8 @@ def bases() -> str:
     return (
         f"## A base alone\n\nMode v2v, share 1, {d['frames']} frames, {d['height']} lines, "
         "evaluation clips: bytes of the file over those of the stream that its encoder wrote at "
-        "the same settings, which has what a decoder can derive (bench/systems/base_speed.py). Times "
+        "the same settings, which has what a decoder can derive "
+        "(bench/systems/base_speed.py). Times "
         f"(AV1, one clip, {d['cores']} cores, without the start of Python): encoding "
         f"{t['encode_s']:.1f} s, {t['encode_ratio']:.1f} of one SVT-AV1 encode by ffmpeg; decoding "
         f"{t['decode_s']:.2f} s, {t['decode_ratio']:.1f} of ffmpeg's decode to PNG. Then the peak "

@@ -82,6 +82,8 @@ class Decoder:
             header = dataclasses.replace(header, knob=knob)
         self.header = header
         if base_only:
+            if isinstance(prior, str) or knob is not None:
+                raise ConfigError("bases alone need no prior, and no knob changes them")
             prior = priors.Absent(header.prior, header.digest, header.path)
         elif prior is None or isinstance(prior, str):
             prior = _load_named(prior or header.prior, header, device, offload)
