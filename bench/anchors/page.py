@@ -335,8 +335,8 @@ def over_bases() -> str:
              for r in _rows(d)}  # fmt: skip
     lines = []
     for prior in ("", "+prior=gauss"):
-        alone = f"gvcc:v2v{prior}"
-        shared = [c for c in s["codecs"] if c.startswith(alone + "+base_share")]
+        alone, start = "gvcc:v2v", f"gvcc:v2v{prior}+base_share"  # a base alone has no prior
+        shared = [c for c in s["codecs"] if c.startswith(start)]
         better = [
             f"{label} at {rate:g} ({codec.rpartition('=')[2]})"
             for m, label in measured for rate in s["rates"] for codec in shared

@@ -32,7 +32,8 @@ from gvcc.search.config import PRESETS, EncodeConfig
 
 _TEXTS = ("prior", "mode", "coder", "alignment", "base", "base_size")
 _BASE_ONLY = "base-only"  # what is measured: the base as the classical codec has it
-_NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob")
+_NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob", "base_share")
+_FRACTIONS = ("g_scale", "knob", "base_share")  # of these
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def config(text: str) -> EncodeConfig:
             raise ConfigError(f"codec {text!r}: {option!r} is none of {known}, as NAME=VALUE")
         try:
             given[{"M": "atoms"}.get(name, name)] = (
-                value if name in _TEXTS else float(value) if name in ("g_scale", "knob")
+                value if name in _TEXTS else float(value) if name in _FRACTIONS
                 else int(value)
             )  # fmt: skip
         except ValueError:
