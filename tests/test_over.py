@@ -367,6 +367,20 @@ def test_auto_takes_what_has_no_base_where_none_is_so_small() -> None:
     assert modes != ["v2v"] and len(made.data) <= 140
 
 
+def test_auto_goes_on_where_it_was_broken_off() -> None:
+    """Bases that were tried and not taken leave nothing to the GOPs behind."""
+    moving = demo_clip(18, 64, 96)
+    pictures = np.concatenate([moving[:9], np.repeat(moving[8:9], 9, 0), moving[9:]])
+    video, prior = Video(pictures, Fraction(25)), tiny_prior.load()
+    asked = EncodeConfig(mode="auto", base="av1", size=4200)
+    parts = list(codec.encode_parts(video, asked, prior))
+    whole = b"".join(p.data for p in parts)
+    cut = len(whole) - sum(len(p.data) for p in parts[-2:]) + 3
+    begun = codec.Begun(whole[:cut], [p.proof for p in parts if p.proof])
+    again = list(codec.encode_parts(video, asked, prior, begun=begun))
+    assert b"".join(p.data for p in again) == whole
+
+
 @pytest.mark.parametrize("more", [{"atoms": 30}, {"size": 6000}, {"quality": "psnr:27"}], ids=str)
 def test_auto_with_trajectories_over_bases(more: dict) -> None:
     asked = EncodeConfig(**{"mode": "auto", "base": "av1", "base_share": 0.7} | more)

@@ -335,7 +335,8 @@ def over_bases() -> str:
              for r in _rows(d)}  # fmt: skip
     lines = []
     for prior in ("", "+prior=gauss"):
-        alone, start = "gvcc:v2v", f"gvcc:v2v{prior}+base_share"  # a base alone has no prior
+        alone = "gvcc:v2v+base=av1"  # without a trajectory the prior is all one
+        start = f"{alone}{prior}+base_share"
         shared = [c for c in s["codecs"] if c.startswith(start)]
         better = [
             f"{label} at {rate:g} ({codec.rpartition('=')[2]})"
@@ -352,7 +353,7 @@ def over_bases() -> str:
     return (
         f"## Trajectories over a base\n\n{s['frames']} frames, {s['height']} lines, the mean over "
         f"{len(s['clips'])} clips; LPIPS and DISTS on every {s['stride']}th frame. `base_share` is "
-        "the part of the bytes that the base has, `gvcc:v2v` the base alone, `gvcc:default` t2v. "
+        "the part of the bytes that the base has (without: all), `gvcc:default` is t2v. "
         "Do atoms over a base pay, at equal bytes?\n\n"
         + "\n".join(lines)
         + "\n\n"

@@ -135,6 +135,8 @@ class _Encoder:
                 best = self._again(coder, coded, options, frames, left)
             else:
                 best = self._best(coder, i, options, frames, left, slopes[i])
+            if best.record.base is not None:
+                coder.bases.coder.recall(best.record.base)
             data = bitstream.write_gop(best.record, i + header.audio, head)
             self.pacer.spent(len(data))
             shown, before = (
@@ -156,17 +158,16 @@ class _Encoder:
                 if coded.gop != g:
                     raise ConfigError("the unfinished file's GOPs are cut in another way")
                 made = CodedBase(coded.record(header), None, resume.of_pictures(pictures))
-                if made.record.base is not None:
-                    coder.recall(made.record.base)
             else:
                 tell = partial(self._tell, i, steps=bases.MOST + 1, stage="code")
                 found = coder.code(g, pictures, room, self.pacer.most(i), tell)
                 assert found is not None  # the first look has seen that one fits
                 made = found
+            assert made.record.base is not None
+            coder.recall(made.record.base)
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))
-            assert made.record.base is not None
             shown = base_pictures(made.record.base, header, g.frames)
             yield self._counted(Part(data, next(shown), made.quality, made.digest))
             for more in shown:

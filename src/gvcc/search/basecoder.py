@@ -41,7 +41,8 @@ class CodedBase(NamedTuple):
 
 
 class BaseCoder:
-    """Codes one GOP after another; remembers where the last one's search ended."""
+    """Codes one GOP after another; `recall` says which base is in the file, so that the next search
+    begins where that one's ended."""
 
     def __init__(self, header: Header, parameters: Parameters) -> None:
         self.header, self.parameters = header, parameters
@@ -100,7 +101,6 @@ class BaseCoder:
                     found = self._within(spools, part, tell) or self._smallest(spools)
             if found is None:
                 return None
-            self.recall(found)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
             for spool in (*spools.values(), *([kept] if kept else [])):

@@ -107,8 +107,6 @@ class GopCoder:
         it; the probes that led there are gone, so these may stop elsewhere than without the break.
         """
         goal, g, bits = self.parameters.goal, record.gop, 8 * len(record.symbols)
-        if record.base is not None:
-            self.bases.coder.recall(record.base)
         if goal is None:
             return Candidate(record, *decoded)
         wanted = frames[g.skip :]
