@@ -31,7 +31,7 @@ def made(stream: Stream, prior: Any) -> Iterator[Made]:
     session, before = Session(stream.header, prior), Left()
     for i, record in enumerate(stream.gops):
         latent, given = decode_record(session, i, record, before, lambda *_: None)
-        pictures = session.render(record, latent)
+        pictures = session.render(record, latent, given.base)
         yield Made(record, latent, pictures, before)
         before = session.after(record.gop, given, pictures)
 
@@ -41,7 +41,7 @@ class Pictured:
 
     def __init__(self, overlap: int) -> None:
         header: Any = SimpleNamespace(overlap=overlap, alignment="fade", height=2, width=2)
-        render: Any = lambda record, latent: latent  # noqa: E731
+        render: Any = lambda record, latent, base: latent  # noqa: E731
         self._assembler = Assembler(header, 4, render)
 
     def add(self, gop: Gop, pictures: np.ndarray) -> np.ndarray:

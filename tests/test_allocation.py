@@ -142,7 +142,7 @@ def test_the_slope_is_the_error_that_one_more_bit_takes_away(path, scale, fall, 
     """By finite differences: bits of a short step, and how much less error there is after it."""
     p = Profile(tuple(scale * root**-fall for root in NODES))
     root = math.sqrt(flow.snr(path, t))
-    times = [allocation._time_of(path, root * f) for f in np.geomspace(0.99, 1.01, 20)]
+    times = [flow.time_of(path, root * f) for f in np.geomspace(0.99, 1.01, 20)]
     drop = p.error(0.99 * root) - p.error(1.01 * root)
     assert p.slope(path, t) == pytest.approx(drop / sum(p.bits(path, times)), rel=0.01)
 
