@@ -254,6 +254,38 @@ def test_a_base_lands_just_under_its_room() -> None:
         assert 0.93 * room < size <= room
 
 
+SIZES = {
+    "a line": lambda i: 60_000 * 2 ** (-0.008 * i),
+    "a cliff": lambda i: 34_117 * 2 ** (-0.0026 * (i - 730)) if i < 1100 else 5_200,
+    "flat, then steep": lambda i: 30_000 * 2 ** (-0.002 * i if i < 900 else -0.03 * (i - 840)),
+    "neighbours that jump": lambda i: 60_000 * 2 ** (-0.008 * i) * (1 + 0.02 * (-1) ** i),
+}
+
+
+@pytest.mark.parametrize("room", [16_900, 3_000, 9_000])
+@pytest.mark.parametrize("kind", SIZES)
+def test_the_search_lands_whatever_the_sizes_do(
+    kind: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, tried = SIZES[kind], list[int]()
+
+    def coded(spool: object, name: str, part: int, fps: Fraction, index: int) -> BaseRecord:
+        tried.append(index)
+        return BaseRecord(name, part, 0, 0, bytes(round(size(index))))
+
+    monkeypatch.setattr(base, "coded", coded)
+    spool = basecodecs.Spool(256, 320)
+    spool.count = 33
+    found = bases.fit(spool, "av1", 1, FPS, room).record
+    every = [round(size(i)) for i in range(16, 1121)]
+    best = max((s for s in every if s <= room - formats.HEAD), default=None)
+    assert len(tried) <= bases.MOST + 1
+    if best is None:
+        assert found is None
+    else:
+        assert found is not None and 0.93 * best <= len(found.stream) <= room - formats.HEAD
+
+
 def test_no_base_is_small_enough() -> None:
     clip = demo_clip(3, 96, 128)
     spool = base.spooled(clip, 96, 128, (1,))[1]

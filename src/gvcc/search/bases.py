@@ -15,7 +15,8 @@ from gvcc.pictures.basecodecs import BaseCodec, Spool
 
 UNDER, FEW = 0.99, 64  # a base may be this part of its room, or this many bytes less
 MOST = 7  # encodes of one GOP by the codec's own preset
-AIM = 0.996  # of the room
+AIM = 0.996  # of the room; and what is sure to be within, if what fits is less than POOR of it
+SAFE, POOR = 0.97, 0.9
 _FAST = "9"  # preset of AV1 for a first look
 _SCOUTED = 0.06  # of a scout's size, in ratio
 
@@ -28,18 +29,22 @@ class Found:
     sizes: dict[int, int]
 
     def next(self, target: float) -> int | None:
-        """The next index to try for `target` bytes: from the size that is nearest, along a line
-        through the logarithms of the two nearest ones; None where nothing is left to try.
+        """The next index to try for `target` bytes: on a line through the logarithms of the nearest
+        sizes on either side of it or, where all are on one side, of the two nearest ones; None
+        where nothing is left to try.
 
         Neighbouring indices differ by some percent either way, whatever their order: where the
         index asked for is known, its neighbours are tried, which may come nearer.
         """
         codec, sizes = self.codec, self.sizes
-        near = sorted(sizes, key=lambda q: abs(math.log(sizes[q] / target)))[:2]
+        near = sorted(sizes, key=lambda q: abs(math.log(sizes[q] / target)))
+        other = [q for q in near if (sizes[q] > target) != (sizes[near[0]] > target)]
+        near = [near[0], *(other or near[1:])[:1]]
         slope = codec.slope
         if len(near) == 2:
             own = math.log2(sizes[near[0]] / sizes[near[1]]) / (near[1] - near[0])
-            slope = min(max(own, slope / 3), 3 * slope)
+            # Between two sizes the line holds, beyond them it is not believed that far.
+            slope = own if other and own > 0 else min(max(own, slope / 3), 3 * slope)
         asked = near[0] + round(math.log2(sizes[near[0]] / target) / slope)
         asked = min(max(asked, codec.finest), codec.coarsest)
         around = sorted(range(asked - MOST, asked + MOST + 1), key=lambda q: abs(q - asked))
@@ -88,7 +93,9 @@ def fit(
             best, index = made, asked
         if best is not None and len(best.stream) >= min(UNDER * room, room - FEW):
             break
-        asked = found.next(aim)
+        # What lands must not be missed by a byte again and again.
+        poor = best is None or len(best.stream) < POOR * room
+        asked = found.next(SAFE * room if poor and n >= MOST - 3 else aim)
         if n >= MOST - 3 and best is None and asked is not None:
             asked = min(codec.coarsest, asked + round(0.2 / codec.slope))  # something must fit
     if best is None and codec.coarsest not in found.sizes:
