@@ -68,7 +68,7 @@ def test_presets():
                 g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128,
                 codebook_size=16384,
                 knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
-                scheduled=False)  # fmt: skip
+                scheduled=False, base_share=1.0)  # fmt: skip
     assert {k: v for k, v in vars(paper).items() if k not in ("asked", "goal")} == want
     default = EncodeConfig().resolved()
     assert (default.coder, default.allocation) == ("hadamard", "matched")
