@@ -68,10 +68,11 @@ class Left(NamedTuple):
 
 class Base(NamedTuple):
     """A GOP's base: its pictures [frames,H,W,3] and, where a trajectory goes on from it, what the
-    prior is told of it."""
+    prior is told of it and, for the difference to them, the pictures of its latent, float."""
 
     pictures: Pictures
     soft: SoftBase | None = None
+    again: Tensor | None = None
 
 
 class Given(NamedTuple):
@@ -135,7 +136,8 @@ class Session:
         if len(coded.over.errors) != spec.channels or (spec.variances and not given):
             raise Corrupt("the base's trajectory does not fit the prior")
         latent = self.prior.encode(self.padded(gop, pictures))
-        return Base(pictures, self.soft(latent, coded.over))
+        again = self.prior_pictures(latent, pictures.shape) if coded.over.difference else None
+        return Base(pictures, self.soft(latent, coded.over), again)
 
     def soft(self, latent: Tensor, over: Over) -> SoftBase:
         """What the prior is told of a base whose pictures have this latent."""
@@ -194,8 +196,8 @@ class Session:
         frame of the still alone, and the (rounded) mean is shown: half of the step from one GOP to
         the next is taken before the boundary (bench/systems/modes.py).
         """
-        if record.base is not None and base is not None:
-            return self._over(record.base, latent, base)
+        if base is not None:
+            return self._over(latent, base)
         pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
         out: Pictures = pixels[: record.gop.frames].cpu().numpy()
         if record.gop.last and record.stills[-1]:
@@ -203,16 +205,20 @@ class Session:
             out[-1] = (out[-1] + still + 1) >> 1
         return out
 
-    def _over(self, coded: BaseRecord, latent: Tensor, base: Base) -> Pictures:
+    def _over(self, latent: Tensor, base: Base) -> Pictures:
         """The pictures of a GOP with a base: the base's own, the latent's, or the base's and by how
         much the latent's differ from those of the base's latent."""
-        if coded.over is None or base.soft is None:
+        if base.soft is None:
             return base.pictures
-        n, h, w, _ = base.pictures.shape
-        with torch.inference_mode():
-            made = self.prior.render(latent)[:n, :h, :w]
-            if coded.over.difference:
-                made = made - self.prior.render(base.soft.latent)[:n, :h, :w]
-                made += torch.from_numpy(base.pictures).to(made.device) / 127.5 - 1
-            out: Pictures = levels(made).cpu().numpy()
+        made = self.prior_pictures(latent, base.pictures.shape)
+        if base.again is not None:
+            made = made - base.again
+            made += torch.from_numpy(base.pictures).to(made.device) / 127.5 - 1
+        out: Pictures = levels(made).cpu().numpy()
         return out
+
+    @torch.inference_mode()
+    def prior_pictures(self, latent: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The prior's pictures of a latent before they are rounded, cut to `shape` [n,H,W,3]."""
+        n, h, w, _ = shape
+        return self.prior.render(latent)[:n, :h, :w]

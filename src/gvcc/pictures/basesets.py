@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gvcc.format.base import KNOWN_SETS
 from gvcc.format.bitstream import varint
-from gvcc.pictures import bits
+from gvcc.pictures import bits, stillcodecs
 
 # AV1 specification 5.5: profile 0, no still picture, no timing information, one operating point;
 # level 31 (no limits), tier 0. After the size the tools that SVT-AV1 takes at preset 4, 10 bit
@@ -31,21 +31,14 @@ _SPS_TAIL = bits.of(bytes.fromhex(
     "008088201016410080908040c80808840405908080910103408092040e08188042c8102210205908102440834102"
     "4820e106408b4209210e21a12e472a041610020b100808408040542040207fe9765fe724"
 ))[:_SPS_TAIL_BITS]  # fmt: skip
-_PPS_HEAD, _PPS_TAIL = "0" * 11, "0001000100100000111111011000000"
-_NAL_SPS, _NAL_PPS = b"\x00\x79", b"\x00\x81"
 
 
 def av1(number: int, height: int, width: int) -> list[bytes]:
     """The sequence header, as an OBU: bit 0 of `number` is use_128x128_superblock, bit 1
     enable_restoration."""
     tools = _AV1_TOOLS.format(number & 1, number >> 1)
-    content = bits.trailed(_AV1_HEAD + _AV1_LEVEL + _av1_size(height, width) + tools)
+    content = bits.trailed(_AV1_HEAD + _AV1_LEVEL + stillcodecs.av1_size(height, width) + tools)
     return [_SEQUENCE + varint(len(content)) + content]
-
-
-def _av1_size(height: int, width: int) -> str:
-    w, h = f"{width - 1:b}", f"{height - 1:b}"
-    return f"{len(w) - 1:04b}{len(h) - 1:04b}{w}{h}"
 
 
 def av1_number(parts: list[bytes], height: int, width: int) -> int | None:
@@ -63,10 +56,8 @@ def av1_number(parts: list[bytes], height: int, width: int) -> int | None:
 
 def vvc(number: int, height: int, width: int) -> list[bytes]:
     """SPS and PPS, as NAL units without start codes."""
-    size = bits.ue(width) + bits.ue(height)
-    sps = f"{255:08b}".join(_SPS) + size + _SPS_TAIL + _CLOCK + _SPS_END
-    pps = _PPS_HEAD + size + _PPS_TAIL
-    return [h + bits.escaped(bits.trailed(b)) for h, b in ((_NAL_SPS, sps), (_NAL_PPS, pps))]
+    head = f"{255:08b}".join(_SPS) + stillcodecs.vvc_size(height, width)
+    return stillcodecs.vvc_sets(head + _SPS_TAIL + _CLOCK + _SPS_END, height, width)
 
 
 def vvc_number(parts: list[bytes], height: int, width: int) -> int | None:
@@ -80,5 +71,5 @@ def vvc_number(parts: list[bytes], height: int, width: int) -> int | None:
     level, clock = len(_SPS[0]), len(wanted[0]) - len(_SPS_END) - len(_CLOCK)
     for at, n in ((level, 8), (clock, len(_CLOCK))):
         own[0] = own[0][:at] + wanted[0][at : at + n] + own[0][at + n :]
-    heads = [p[:2] for p in parts] == [_NAL_SPS, _NAL_PPS]
+    heads = [p[:2] for p in parts] == [stillcodecs.NAL_SPS, stillcodecs.NAL_PPS]
     return 0 if heads and own == wanted else None

@@ -39,7 +39,7 @@ _SPS_TAIL = bytes.fromhex(
 )
 _PPS_HEAD = "0" * 11
 _PPS_TAIL = f"{0x8907EC0:031b}"
-_NAL_SPS, _NAL_PPS, _NAL_APS, _NAL_SLICE = b"\x00\x79", b"\x00\x81", b"\x00\x89", b"\x00\x39"
+NAL_SPS, NAL_PPS, _NAL_APS, _NAL_SLICE = b"\x00\x79", b"\x00\x81", b"\x00\x89", b"\x00\x39"
 
 
 class Unpackable(Exception):
@@ -110,9 +110,13 @@ def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _av1_header(tools: str, height: int, width: int) -> bytes:
+    return bits.trailed(_AV1_STILL + av1_size(height, width) + tools + _AV1_COLOUR)
+
+
+def av1_size(height: int, width: int) -> str:
+    """The size of the pictures as a sequence header has it."""
     w, h = f"{width - 1:b}", f"{height - 1:b}"
-    size = f"{len(w) - 1:04b}{len(h) - 1:04b}{w}{h}"
-    return bits.trailed(_AV1_STILL + size + tools + _AV1_COLOUR)
+    return f"{len(w) - 1:04b}{len(h) - 1:04b}{w}{h}"
 
 
 def _av1_pack(stream: bytes, height: int, width: int) -> bytes:
@@ -170,10 +174,20 @@ def _av1_write(planes: NDArray[Any], preset: str, quantiser: int) -> bytes:
 
 def _vvc_sets(height: int, width: int) -> list[bytes]:
     """SPS and PPS, as whole NAL units."""
-    size = bits.ue(width) + bits.ue(height)
     tail = f"{int.from_bytes(_SPS_TAIL, 'big'):0{_SPS_TAIL_BITS}b}"
-    sets = (_NAL_SPS, _SPS_HEAD + size + tail), (_NAL_PPS, _PPS_HEAD + size + _PPS_TAIL)
-    return [head + bits.escaped(bits.trailed(code)) for head, code in sets]
+    return vvc_sets(_SPS_HEAD + vvc_size(height, width) + tail, height, width)
+
+
+def vvc_size(height: int, width: int) -> str:
+    """The size of the pictures as parameter sets have it."""
+    return bits.ue(width) + bits.ue(height)
+
+
+def vvc_sets(sps: str, height: int, width: int) -> list[bytes]:
+    """An SPS of these bits and the PPS that goes with it, the same for stills and bases."""
+    pps = _PPS_HEAD + vvc_size(height, width) + _PPS_TAIL
+    units = (NAL_SPS, sps), (NAL_PPS, pps)
+    return [head + bits.escaped(bits.trailed(code)) for head, code in units]
 
 
 def nal_units(stream: bytes) -> list[bytes]:
@@ -190,7 +204,7 @@ def holds_start_code(unit: bytes) -> bool:
 def _vvc_units(stream: bytes) -> tuple[list[bytes], bytes]:
     """SPS and PPS, and what a still holds besides: the APS and the one slice."""
     units = nal_units(stream)
-    sets = [u for head in (_NAL_SPS, _NAL_PPS) for u in units if u[:2] == head]
+    sets = [u for head in (NAL_SPS, NAL_PPS) for u in units if u[:2] == head]
     more = [u[2:] for u in units if u[:2] == _NAL_APS]
     slices = [u[2:] for u in units if u[:2] == _NAL_SLICE]
     if len(slices) != 1 or len(sets) != 2 or units[-1][:2] != _NAL_SLICE:
@@ -214,7 +228,7 @@ def _vvc_unpack(data: bytes, height: int, width: int) -> bytes:
 
 def _vvc_unpack_whole(data: bytes, height: int, width: int) -> bytes:
     sets = []
-    for head in (_NAL_SPS, _NAL_PPS):
+    for head in (NAL_SPS, NAL_PPS):
         length, at = _read_leb128(data, 0)
         sets.append(head + data[at : at + length])
         data = data[at + length :]

@@ -95,7 +95,8 @@ class References(NamedTuple):
     base: SoftBase | None = None
 
 
-def _as_it_is(x: torch.Tensor) -> torch.Tensor:
+def unchanged(x: torch.Tensor) -> torch.Tensor:
+    """x as it is."""
     return x
 
 
@@ -106,7 +107,7 @@ class Condition(NamedTuple):
     denoise: Denoise
     known: dict[int, torch.Tensor]
     start: float = 1.0
-    begin: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
+    begin: Callable[[torch.Tensor], torch.Tensor] = unchanged
 
 
 def levels(pictures: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ import torch
 
 from gvcc import flow
 from gvcc.format.base import GRID, variance, variance_code
+from gvcc.priors import unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,14 +45,10 @@ class SoftBase(NamedTuple):
     variances: Variance
 
 
-def _as_it_is(x: Tensor) -> Tensor:
-    return x
-
-
 def over(
     condition: Condition, base: SoftBase | None, path: flow.Path,
-    forward: Callable[[Tensor], Tensor] = _as_it_is,
-    inverse: Callable[[Tensor], Tensor] = _as_it_is,
+    forward: Callable[[Tensor], Tensor] = unchanged,
+    inverse: Callable[[Tensor], Tensor] = unchanged,
 ) -> Condition:  # fmt: skip
     """The condition given the base as well, if there is one. `forward` and `inverse` are an
     orthonormal transform in which the prior's variances are diagonal."""
@@ -116,9 +113,9 @@ def fitted(measured: Tensor) -> tuple[int, ...]:
     return (*off.argmin(1).tolist(), *own)
 
 
-def measure(prior: Prior, clips: Sequence[Tensor], seed: int = 1) -> Tensor:
+def measure(prior: Prior, clips: Sequence[Tensor]) -> Tensor:
     """V_t of a prior at the SNRs of GRID, [SNRs, C], on pictures uint8 [T,H,W,3] of legal size."""
-    path, generator = flow.PATHS[prior.spec.path], torch.Generator().manual_seed(seed)
+    path, generator = flow.PATHS[prior.spec.path], torch.Generator().manual_seed(1)
     out = torch.zeros(len(GRID), prior.spec.channels, dtype=torch.float64)
     for clip in clips:
         x0 = prior.encode(clip)

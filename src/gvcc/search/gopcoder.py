@@ -14,7 +14,7 @@ from gvcc import flow
 from gvcc.decode import residual
 from gvcc.decode import trajectory as track
 from gvcc.decode.gops import Decoded
-from gvcc.decode.session import Given, Left, Session
+from gvcc.decode.session import Base, Given, Left, Session
 from gvcc.decode.times import uniform_counts
 from gvcc.format import bitstream
 from gvcc.format.bitstream import GopRecord
@@ -56,13 +56,13 @@ class GopCoder:
         """GOP number i coded as `g`, after what the one before left. Raises Refused where there is
         no base that fits."""
         session, header, grant = self.session, self.session.header, self.pacer.grant(i, g)
+        if g.base and self.parameters.base_share == 1:
+            return self._alone(i, g, frames, grant, observe)
         own = session.prior.encode(session.padded(g, frames))
         if g.base:
             share = self.parameters.base_share
-            record, given, quality = self.bases.code(i, g, frames, own, grant, share)
-            if share == 1:
-                observe(header.steps - 1, 0)
-                return Candidate(record, torch.empty(0), given, quality=quality)
+            record, pictures, _ = self.bases.code(i, g, frames, grant, share)
+            record, given = self.bases.go_on(record, pictures, frames, own)
         else:
             record = bitstream.empty_gop(g, _stills(g, frames, grant))
             given = session.given(g, record.stills, before)
@@ -81,8 +81,7 @@ class GopCoder:
         goal = self.parameters.goal
         if g.base and goal and quality is not None and quality < goal.value - goal.tolerance:
             # No trajectory over so small a base is as good as a base alone can be.
-            record, given, quality = self.bases.code(i, g, frames, own, grant, 1)
-            return Candidate(record, torch.empty(0), given, quality=quality)
+            return self._alone(i, g, frames, grant, observe)
         symbols, x = coded.symbols(stop), coded.latent(stop)
         record = replace(record, stop=stop.step, fraction=stop.fraction, symbols=symbols,
                          atoms=atoms[0], tail_atoms=atoms[1])  # fmt: skip
@@ -94,6 +93,13 @@ class GopCoder:
         record = replace(record, check=track.check(x, header, i), residual=correction)
         error = _error(own - x, g, session.prior.spec.stride[0])
         return Candidate(record, x, given, error, quality)
+
+    def _alone(self, i: int, g: Gop, frames: Pictures, grant: Grant,
+               observe: Callable[[int, int], None]) -> Candidate:  # fmt: skip
+        """GOP number i as a base and nothing else."""
+        record, pictures, quality = self.bases.code(i, g, frames, grant, 1)
+        observe(self.session.header.steps - 1, 0)
+        return Candidate(record, torch.empty(0), Given(base=Base(pictures)), quality=quality)
 
     def seen(self, made: Candidate, frames: Pictures) -> float:
         """Squared error of the pictures that a GOP shows, on the scale -1 to 1."""

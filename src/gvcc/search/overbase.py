@@ -31,13 +31,12 @@ class OverBase:
         self.coder = BaseCoder(session.header, parameters)
 
     def code(
-        self, i: int, g: Gop, frames: Pictures, own: Tensor, grant: Grant, share: float
-    ) -> tuple[GopRecord, Given, float | None]:
-        """GOP number i with its base, of a share of its bytes, and nothing else; what its
-        trajectory is given, and the quality that was asked for if there is none (with a share of
-        1). `own` is the latent of the GOP's own pictures. Raises Refused where no base is as small
-        as it must be."""
-        p, session = self.parameters, self.session
+        self, i: int, g: Gop, frames: Pictures, grant: Grant, share: float
+    ) -> tuple[GopRecord, Pictures, float | None]:
+        """GOP number i with its base, of a share of its bytes, and nothing else; the base's
+        pictures, and their quality where one was asked for and the share is 1. Raises Refused
+        where no base is as small as it must be."""
+        p, header = self.parameters, self.session.header
         room = most = grant.record
         if room is None and p.goal is None:  # a number of steps or atoms is asked for
             room = int(DEFAULT_BPP * math.prod(frames.shape[:3]) / 8)
@@ -45,32 +44,32 @@ class OverBase:
             most = self.pacer.most(i)
         if room is not None:
             room = int(share * room)
-        head = 0 if share == 1 else len(own) + 3  # of the trajectory
+        head = 0 if share == 1 else self.session.prior.spec.channels + 3  # of the trajectory
         fits = None if most is None else most - head
         coded = self.coder.code(g, iter(frames), room, fits, lambda n: None, share)
         if coded is None:
             raise base.Refused(f"no base of GOP {i} has {room} bytes")
-        record = coded.record
-        assert record.base is not None
-        header = session.header
-        pictures = np.stack([*base.decode(record.base, header.height, header.width, g.frames)])
-        if share == 1:
-            return record, Given(base=Base(pictures)), coded.quality
-        latent = session.prior.encode(session.padded(g, pictures))
-        over = self._over(pictures, frames, latent, own)
-        made = replace(record.base, over=over)
-        given = Given(base=Base(pictures, session.soft(latent, over)))
-        return replace(record, base=made), given, None
+        assert coded.record.base is not None
+        shown = base.decode(coded.record.base, header.height, header.width, g.frames)
+        return coded.record, np.stack([*shown]), coded.quality
 
-    def _over(self, pictures: Pictures, frames: Pictures, latent: Tensor, own: Tensor) -> Over:
-        """How a trajectory goes on from a base of these pictures and this latent."""
-        session, (n, h, w, _) = self.session, pictures.shape
+    def go_on(
+        self, record: GopRecord, pictures: Pictures, frames: Pictures, own: Tensor
+    ) -> tuple[GopRecord, Given]:
+        """The record with how a trajectory goes on from its base, whose pictures are given, and
+        what the trajectory is given. `own` is the latent of the GOP's own pictures `frames`."""
+        assert record.base is not None
+        session = self.session
+        latent = session.prior.encode(session.padded(record.gop, pictures))
         errors = tuple(variance_code(v) for v in (latent - own).square().mean((1, 2, 3)).tolist())
         variances = session.prior.variances(tuple(own.shape[1:]), session.header.variances)
         path = flow.PATHS[session.header.path]
         start = soft.start(variances, torch.tensor([variance(c) for c in errors]), path)
-        with torch.inference_mode():
-            again = (session.prior.render(latent)[:n, :h, :w].cpu().numpy() + 1) * 127.5
-        loss = np.square(again - frames).mean() - np.square(pictures - frames.astype("f4")).mean()
+        again = session.prior_pictures(latent, pictures.shape)
         # Where the autoencoder takes more from the base's pictures than it gives them.
-        return Over(max(1, min(round(START_UNIT * start), START_UNIT - 1)), errors, bool(loss > 0))
+        loss = np.square((again.cpu().numpy() + 1) * 127.5 - frames).mean()
+        difference = bool(loss > np.square(pictures - frames.astype("f4")).mean())
+        start_code = max(1, min(round(START_UNIT * start), START_UNIT - 1))
+        over = Over(start_code, errors, difference)
+        given = Base(pictures, session.soft(latent, over), again if difference else None)
+        return replace(record, base=replace(record.base, over=over)), Given(base=given)

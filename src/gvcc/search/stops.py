@@ -57,10 +57,7 @@ class Pass:
         self._condition = condition
         self._make: Callable[[], Scheme] = partial(coder.scheme, header, gop, free, shape, dealt)
         self._noise = Choose(self._make(), aim, deepest)
-        self._path, self._coded = (
-            flow.PATHS[header.path],
-            times(header, deepest, start=condition.start),
-        )
+        self._path, self._coded = flow.PATHS[header.path], self._times(deepest, 0)
         self._known = None if free else track.all_known(condition)
         self._states = [condition.begin(coder.initial(shape, gop))]
         self._hats: dict[int, Tensor] = {}
