@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.common import RESULTS, save
+from bench.common import RESULTS, ExactChannel, diagonal_header, save, water_filling
 from gvcc import flow
 from gvcc.decode import times as timing
 from gvcc.decode import trajectory
@@ -94,33 +94,12 @@ def run(prior: Diagonal, x0: Tensor, preset: str, seed: int, bits: int | None, m
     return size, float(((x - x0) ** 2).mean()), float((x**2).mean() / (x0**2).mean())
 
 
-class Exact:
-    """The channel itself: z ~ N(mu, I), at its information."""
-
-    def __init__(self, x0: Tensor, seed: int) -> None:
-        self.x0, self.bits = x0, 0.0
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, step: int, t: float, s: float, x0hat: Tensor) -> Tensor | None:
-        path = flow.PATHS["rf"]
-        mu = math.sqrt(flow.snr(path, s) - flow.snr(path, t)) * (self.x0 - x0hat)
-        self.bits += float((mu**2).sum()) / (2 * math.log(2))
-        return mu + torch.randn(mu.shape, generator=self.generator)
-
-
 def steered(prior: Diagonal, x0: Tensor, name: str, seed: int, end: float):
     """16 steps from t = 1 to `end` and 4 of ODE: (bits, MSE, output power over source power)."""
-    header = Header(
-        prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
-        colour=Colour(), gop=1, overlap=0, path="rf", rule="posterior",
-        coder="rcc" if name == "rcc" else "hadamard", allocation="matched",
-        codebook_size=2**14 if name == "rcc" else 0, seed=seed, steps=20, ode_steps=4,
-        shift=1.0, g_scale=0.0,
-        knob=1.0, multistep=True, audio=False,
-    )  # fmt: skip
+    header = diagonal_header(name, seed, 16, 4, 1.0)
     coder, stop, shape = trajectory.make_coder(header, DIM, "cpu"), 16, (DIM, 1, 1, 1)
     at = [1 - (1 - end) * i / stop for i in range(stop + 1)] + [end * i / 4 for i in (3, 2, 1, 0)]
-    exact = Exact(x0, seed)
+    exact = ExactChannel(x0, torch.Generator().manual_seed(seed))
     scheme = coder.scheme(header, 0, [0], shape, ())
     budget = None if name == "rcc" else allocation.Proportional(coder.bits(1))
     coded = steer.Choose(scheme, steer.Aim(x0, None, budget), stop)
@@ -133,15 +112,6 @@ def steered(prior: Diagonal, x0: Tensor, name: str, seed: int, end: float):
     x = trajectory.walk(condition, header, coder.initial(shape, 0), at, coded_steps)
     bits = exact.bits if name == "exact" else 8 * len(coded.writer.finish())
     return bits, float(((x - x0) ** 2).mean()), float((x**2).mean() / (x0**2).mean())
-
-
-def shannon(s: Tensor, mse: float) -> float:
-    """Bits of reverse water-filling."""
-    low, high = 1e-9, 1e9
-    for _ in range(200):
-        level = math.sqrt(low * high)
-        low, high = (level, high) if float(s.clamp(max=level).mean()) < mse else (low, level)
-    return float((0.5 * torch.log2(s / level)).clamp(min=0).sum())
 
 
 def full_power(s: Tensor, mse: float) -> float:
@@ -219,7 +189,7 @@ result = {
         "default_over_paper": ours / paper, "default_over_paper_as_published": ours / published,
         "default_power": at_mse(curves["default"], "power"),
         "paper_power": at_mse(curves["paper"], "power"),
-        "shannon_bits": shannon(s, MSE), "full_power_bound_bits": full_power(s, MSE),
+        "shannon_bits": water_filling(s, MSE), "full_power_bound_bits": full_power(s, MSE),
     },
 }  # fmt: skip
 save("codebooks/gaussian_rd", result)
@@ -231,7 +201,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
 grid = np.geomspace(0.15, 0.8, 40)
-left.plot([shannon(s, e) for e in grid], grid, "k--", label="Shannon bound")
+left.plot([water_filling(s, e) for e in grid], grid, "k--", label="Shannon bound")
 left.plot([full_power(s, e) for e in grid], grid, "k:", label="bound at full power")
 for name, rows in curves.items():
     left.plot([r["bits"] for r in rows], [r["mse"] for r in rows], "o-", label=name)

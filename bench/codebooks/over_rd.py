@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,13 +25,11 @@ from torch import Tensor
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from bench.common import RESULTS, save
+from bench.common import RESULTS, ExactChannel, diagonal_header, save, water_filling
 from gvcc import flow
 from gvcc.decode import trajectory
-from gvcc.format.bitstream import Header
 from gvcc.priors import Condition, soft
 from gvcc.priors.soft import SoftBase
-from gvcc.records import Colour
 from gvcc.search import allocation, steer
 
 DIM, STEPS, TAIL = 16384, 24, 4
@@ -65,13 +62,7 @@ def steered(power: Tensor, s: float, name: str, seed: int, end: float) -> tuple[
     errors = torch.full((DIM,), s)
     begin = soft.start(variances, errors, PATH)
     told = condition(power, SoftBase(y, errors, begin, variances))
-    header = Header(
-        prior="diagonal", digest=bytes(8), width=16, height=16, frames=1, fps=Fraction(1),
-        colour=Colour(), gop=1, overlap=0, path="rf", rule="posterior",
-        coder="rcc" if name == "rcc" else "hadamard", allocation="matched",
-        codebook_size=2**14 if name == "rcc" else 0, seed=seed, steps=STEPS + TAIL,
-        ode_steps=TAIL, shift=1.0, g_scale=0.0, knob=2.0, multistep=True, audio=False,
-    )  # fmt: skip
+    header = diagonal_header(name, seed, STEPS, TAIL, 2.0)
     coder, shape = trajectory.make_coder(header, DIM, "cpu"), (DIM, 1, 1, 1)
     at = [begin * (1 - (1 - end) * i / STEPS) for i in range(STEPS + 1)]
     at += [begin * end * (1 - i / TAIL) for i in range(1, TAIL + 1)]
@@ -82,40 +73,23 @@ def steered(power: Tensor, s: float, name: str, seed: int, end: float) -> tuple[
     def metric(r: Tensor, snr: float) -> Tensor:
         return r * (snr * left / (1 + snr * left)) ** 0.25  # as GaussPrior.metric
 
-    coded, spent = (
-        steer.Choose(scheme, steer.Aim(x0, None if name == "rcc" else metric, budget), STEPS),
-        0.0,
-    )
+    aim = steer.Aim(x0, None if name == "rcc" else metric, budget)
+    coded, exact = steer.Choose(scheme, aim, STEPS), ExactChannel(x0, random)
+    channel = exact if name == "exact" else coded
 
     def noise(step: int, t: float, to: float, x0hat: Tensor) -> Tensor | None:
-        nonlocal spent
-        if step >= STEPS:
-            return None
-        if name != "exact":
-            return coded(step, t, to, x0hat)
-        mu = math.sqrt(flow.snr(PATH, to) - flow.snr(PATH, t)) * (x0 - x0hat)
-        spent += float((mu**2).sum()) / (2 * math.log(2))
-        return mu + torch.randn(mu.shape, generator=random)
+        return channel(step, t, to, x0hat) if step < STEPS else None
 
     x = trajectory.walk(told, header, told.begin(coder.initial(shape, 0)), at, noise)
-    bits = spent if name == "exact" else 8 * len(coded.writer.finish())
+    bits = exact.bits if name == "exact" else 8 * len(coded.writer.finish())
     return bits, float(((x - x0) ** 2).mean())
-
-
-def bound(left: Tensor, mse: float) -> float:
-    """Bits of reverse water-filling of these variances."""
-    low, high = 1e-9, 1e9
-    for _ in range(200):
-        level = math.sqrt(low * high)
-        low, high = (level, high) if float(left.clamp(max=level).mean()) < mse else (low, level)
-    return float((0.5 * torch.log2(left / level)).clamp(min=0).sum())
 
 
 if __name__ == "__main__":
     power = 1 / torch.arange(1, DIM + 1).double()
     power = (power / power.mean())[torch.randperm(DIM, generator=torch.Generator().manual_seed(5))]
     cells = power.float().reshape(-1, 1, 1, 1)
-    result, rows = {"D": DIM, "spectrum": "1/i", "bases": []}, []
+    result = {"D": DIM, "spectrum": "1/i", "bases": []}
     fig, axes = plt.subplots(1, len(BASES), figsize=(10, 4))
     for s, axis in zip(BASES, axes, strict=True):
         left = power * s / (power + s)
@@ -135,12 +109,12 @@ if __name__ == "__main__":
                     part * mse, [p[1] for p in points], [math.log(p[0]) for p in points]
                 ))  # fmt: skip
                 inside = points[0][1] <= part * mse <= points[-1][1]
-                ratio = bits / bound(left, part * mse) if inside else None
+                ratio = bits / water_filling(left, part * mse) if inside else None
                 over.append({"coder": name, "part": part, "bits": bits, "over_bound": ratio})
                 print(s, name, part, round(bits), ratio, flush=True)
         result["bases"].append({"S": s, "mse_of_base": mse, "curves": curves, "at": over})
         grid = np.geomspace(0.2, 0.98, 40) * mse
-        axis.plot([bound(left, e) for e in grid], grid, "k--", label="conditional bound")
+        axis.plot([water_filling(left, e) for e in grid], grid, "k--", label="conditional bound")
         for name, points in curves.items():
             axis.plot([p[0] for p in points], [p[1] for p in points], "o-", label=name)
         axis.axhline(mse, color="k", lw=0.5)

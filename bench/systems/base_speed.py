@@ -31,7 +31,8 @@ from gvcc.codec import encode
 from gvcc.errors import TargetUnreachable
 from gvcc.eval.clips import demo_clip
 from gvcc.format import parser as reading
-from gvcc.pictures import basesets, media, stillcodecs
+from gvcc.pictures import base as bases
+from gvcc.pictures import enlarge, media, stillcodecs
 from gvcc.records import Video
 from gvcc.search.config import EncodeConfig
 
@@ -44,23 +45,12 @@ def own_stream(data: bytes, height: int, width: int) -> int:
     total = 0
     for record in reading.parse(data).gops:
         base = record.base
-        assert base is not None and base.sets is not None and base.size == 1
-        h, w = -(-height // 8) * 8, -(-width // 8) * 8
+        assert base is not None and base.sets is not None
+        codec = bases.codec(base.codec)
+        sets = codec.sets(base.sets, *enlarge.coded_sides(height, width, base.size))
+        total += sum(map(len, codec.units(base.stream, sets)))
         if base.codec == "av1":  # a temporal delimiter of two bytes for each picture
-            sets = basesets.av1(base.sets, h, w)
-            total += len(b"".join(sets)) + len(base.stream) + 2 * record.gop.frames
-            continue
-        sets, at, units = basesets.vvc(base.sets, h, w), 0, 0
-        while at < len(base.stream):
-            length = shift = 0
-            while True:
-                byte = base.stream[at]
-                length |= (byte & 127) << shift
-                at, shift = at + 1, shift + 7
-                if byte < 128:
-                    break
-            at, units = at + length, units + 4 + length
-        total += units + sum(len(u) + 4 for u in sets)
+            total += 2 * record.gop.frames
     return total
 
 
