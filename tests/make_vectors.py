@@ -69,6 +69,7 @@ YOUNGER = {
     "base": False,
     "bases": False,
     "variances": [],
+    "restorer": None,
 }  # fields, and what they are in old files
 
 
@@ -158,7 +159,7 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
 def base_of(base: BaseRecord) -> dict[str, Any]:
     """What a JSON says of a base."""
     found = dataclasses.asdict(base) | {"stream": hashlib.sha256(base.stream).hexdigest()}
-    return {k: v for k, v in plain(found).items() if v is not None}
+    return {k: v for k, v in plain(found).items() if v is not None and v is not False}
 
 
 def compact(d: dict[str, Any]) -> str:

@@ -55,12 +55,14 @@ class Part(Bytes):
         h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
         need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         extras = self.varint() if version > 3 else 0
-        need(extras < 8, "extras", "Unsupported")
+        need(extras < 16, "extras", "Unsupported")
         a, b = h["pixel_aspect"] = self.fraction() if extras & 1 else (1, 1)
         need(version < 4 or (a != b if extras & 1 else extras), "version 4 for nothing")
         h["bases"] = extras & 2 > 0
         h["variances"] = list(self.blob()) if extras & 4 else []
         need(not extras & 4 or h["bases"] and 9 < len(h["variances"]) <= 1024, "variances")
+        h["restorer"] = [self.name(), self.take(8).hex()] if extras & 8 else None
+        need(not extras & 8 or h["bases"] and h["restorer"][0], "a restorer")
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
@@ -138,7 +140,7 @@ class Part(Bytes):
         number = (place["first"] == "still") + place["last"]
         g["stills"] = tuple(self.blob() for _ in range(number))
         g["residual"] = self.blob() if more else b""
-        g["base"] = Part(self.blob()).base() if place["base"] else None
+        g["base"] = Part(self.blob()).base(h) if place["base"] else None
         g["symbols"] = self.data[self.at :]
         need(not more or g["residual"], "an empty residual")
         need(g["stop"] + parted <= h["steps"] - h["tail"], "stop")
@@ -149,14 +151,14 @@ class Part(Bytes):
         need(not g["base"] or g["base"]["over"] or not taken, "a trajectory that is none")
         return g
 
-    def base(self):  # section 16
+    def base(self, h):  # section 16
         names = ("codec", "size", "quantiser", "use")
         b = dict(zip(names, map(int, self.take(4)), strict=True))
         need(b["codec"] < 2, "a base's codec", "Unsupported")
         need(b["size"] < 3, "a base's size")
         use = b.pop("use")
         number = use & 3 if use & 4 else None
-        need(use < 32 and (number is not None or not use & 3), "a base's use", "Unsupported")
+        need(use < 64 and (number is not None or not use & 3), "a base's use", "Unsupported")
         need((number or 0) < (4, 1)[b["codec"]], "a base's sets", "Unsupported")
         need(use & 8 or not use & 16, "a difference to nothing")
         b["over"] = None
@@ -165,6 +167,8 @@ class Part(Bytes):
             errors = list(self.take(self.number()))
             need(start, "the start of a trajectory")
             b["over"] = {"start": start, "errors": errors, "difference": use & 16 > 0}
+        need(not use & 32 or h["restorer"] and not use & 8, "a base that is restored")
+        b["restored"] = use & 32 > 0
         need(self.at < len(self.data), "an empty base")
         return b | {"sets": number, "stream": self.data[self.at :]}
 

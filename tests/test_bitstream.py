@@ -78,6 +78,7 @@ def as_spec(data: bytes) -> dict[str, Any]:
         "flags": h.colour.full_range + 2 * h.audio + 4 * h.multistep + 8 * (h.schedule > 0)
         + 16 * gop.ALIGNMENTS.index(h.alignment),
         "table": h.schedule or None, "variances": list(h.variances),
+        "restorer": h.restorer and [h.restorer.name, h.restorer.digest.hex()],
         "shift": int(h.shift * 256), "g_scale": int(h.g_scale * 256), "knob": int(h.knob * 64),
         "crc": int.from_bytes(data[end - 4 : end], "little"),
     }  # fmt: skip

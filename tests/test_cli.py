@@ -291,7 +291,7 @@ _FLAGS = {
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
         "--guidance", "--set", "--offload", "--reuse", "--g-scale", "--fps", "--audio-track",
-        "--strict", "--base", "--base-size", "--base-share",
+        "--strict", "--base", "--base-size", "--base-share", "--restorer",
     },
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",

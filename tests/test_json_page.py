@@ -163,7 +163,16 @@ def printed(run: Run) -> Printed:
 VECTORS = ROOT / "tests/vectors"
 # One with sound, one with settings, one as published, two with stills, one with bases, and a
 # damaged one.
-INSPECTED = ("audio", "settings", "paper", "flf2v", "flf2v-empty", "v2v-av1-half", "nano-v2v")
+INSPECTED = (
+    "audio",
+    "settings",
+    "paper",
+    "flf2v",
+    "flf2v-empty",
+    "v2v-av1-half",
+    "nano-v2v",
+    "nano-restored",
+)
 DAMAGED = VECTORS / "faulty/body-checksum.gvcc"
 
 

@@ -68,7 +68,7 @@ def test_presets():
                 g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128,
                 codebook_size=16384,
                 knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
-                scheduled=False, base_share=1.0)  # fmt: skip
+                scheduled=False, base_share=1.0, restorer="")  # fmt: skip
     assert {k: v for k, v in vars(paper).items() if k not in ("asked", "goal")} == want
     default = EncodeConfig().resolved()
     assert (default.coder, default.allocation) == ("hadamard", "matched")
@@ -132,7 +132,7 @@ def header(preset="default", frames=99, height=64, width=64, **more):
     return Header(**{
         **known, "shift": p.shift or 3.0, "prior": "tiny", "digest": bytes(8), "width": width,
         "height": height, "frames": frames, "fps": Fraction(25), "colour": Colour(), "gop": 33,
-        "overlap": 0, "path": "rf", "knob": 1.0, "audio": False, **more,
+        "overlap": 0, "path": "rf", "knob": 1.0, "audio": False, "restorer": None, **more,
     })  # fmt: skip
 
 

@@ -67,8 +67,10 @@ REASONS = {
     "base-and-fade": "layout 0x50", "base-fewer": "pictures, not 17", "base-cut": "base",
     "base-other-size": "not yuv420p10le of", "base-other-codec": "base", "base-vvc-cut": "base",
     "base-start-code": "base", "base-delimiter": "type 2", "base-many": "base",
-    "base-use-bit": "use 0x20", "base-vvc-number": "use 0x5", "base-difference": "without one",
-    "over-start": "at its end", "over-errors": "fit the prior", "over-part": "there is none",
+    "base-use-bit": "use 0x40", "base-restored": "no restorer",
+    "over-restored": "goes on from it", "base-vvc-number": "use 0x5",
+    "base-difference": "without one", "over-start": "at its end",
+    "over-errors": "fit the prior", "over-part": "there is none",
     "variances-few": "too few", "head-checksum": "head", "body-checksum": "checksum of GOP 1",
 }  # fmt: skip
 # What the second reader does not see, which knows no prior and decodes no picture.

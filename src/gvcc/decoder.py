@@ -31,7 +31,8 @@ from gvcc.format import gop, parser
 from gvcc.format.bitstream import GopRecord, Header, Limits
 from gvcc.format.gop import Gop
 from gvcc.format.parser import LostAudio, StoredGop
-from gvcc.priors import Prior, devices
+from gvcc.priors import Prior, devices, restorers
+from gvcc.priors.restorers import Restoring
 from gvcc.records import Audio, Notice, Pictures, Video
 
 
@@ -44,7 +45,8 @@ class Decoder:
     does a record whose head is damaged, and a damaged GOP and those that depend on it are concealed
     by the last picture before them; `damage` names them, and sound that is damaged and left out.
     Without `audio` there is none, and it may be damaged (a notice says so). `knob` in [1, 2]
-    overrides the file's k (flow.ode_step). `base_only` shows the GOPs' bases as they are. `prior`
+    overrides the file's k (flow.ode_step). `base_only` shows the GOPs' bases as they are, without
+    what restores them. `prior`
     is one that is loaded, or the name (as of priors.load) of one to load on `device` with the
     file's settings; by default the one that the file names. A prior that is loaded stays where it
     is.
@@ -88,6 +90,7 @@ class Decoder:
         elif prior is None or isinstance(prior, str):
             prior = _load_named(prior or header.prior, header, device, offload)
         self.prior = _checked(prior, header)
+        self.restorer = None if base_only else _restorer(header, self.prior)
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
         self.pixel_aspect, self.notices = header.pixel_aspect, tuple[Notice, ...]()
@@ -162,7 +165,7 @@ class Decoder:
 
     def _gops(self) -> Iterator[Pictures]:
         """The pictures asked for, as each GOP makes them final."""
-        session, at, left = Session(self.header, self.prior), None, Left()
+        session, at, left = Session(self.header, self.prior, self.restorer), None, Left()
         stride = self.prior.spec.stride[0]
         assembler = Assembler(self.header, stride, session.render)
 
@@ -233,7 +236,7 @@ class Decoder:
             if record.base is not None and (record.base.over is None or self._base_only):
                 calls = g.frames
                 tail = assembler.made[:0]
-                for pictures in base_pictures(record.base, header, g.frames):
+                for pictures in base_pictures(session, g, record.base):
                     shown += len(pictures)
                     tell(shown)
                     tail = np.concatenate([tail, pictures])[-session.context :]
@@ -298,6 +301,22 @@ def _load_named(name: str, header: Header, device: str, offload: bool) -> Prior:
         return priors.load(name, device, dict(header.settings), offload)
     except BadSetting as e:
         raise Unsupported(str(e)) from None
+
+
+def _restorer(header: Header, prior: Prior) -> Restoring | None:
+    """What restores a stream's bases, if this version has it with the weights that they need."""
+    if header.restorer is None:
+        return None
+    name, digest = header.restorer
+    if name not in restorers.NAMES:
+        raise PriorMismatch(f"the file needs restorer {name}, which is not installed here")
+    found = restorers.load(name, header.knob, str(prior.device))
+    if found.digest != digest:
+        raise PriorMismatch(
+            f"the file needs restorer {name} with weights {digest.hex()}; here are "
+            f"{found.digest.hex()}; its bases can be decoded as they are (base only)"
+        )
+    return found
 
 
 def _checked(prior: Prior, header: Header) -> Prior:

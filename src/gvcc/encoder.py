@@ -15,11 +15,13 @@ from gvcc.decode.session import Event, Left, Progress, Session
 from gvcc.decode.times import times
 from gvcc.errors import ConfigError, FormatError
 from gvcc.format import bitstream, schedules
-from gvcc.format.bitstream import Header, Limits
+from gvcc.format.base import RestorerId
+from gvcc.format.bitstream import KNOB_UNIT, Header, Limits
 from gvcc.format.gop import Gop
 from gvcc.format.parser import StoredGop
 from gvcc.pictures.base import Refused
-from gvcc.priors import Prior, devices
+from gvcc.priors import Prior, Spec, devices, restorers
+from gvcc.priors.restorers import Restoring
 from gvcc.records import Clip, Pictures
 from gvcc.search import bases, plan, resume, scenes
 from gvcc.search.basecoder import BaseCoder, CodedBase
@@ -94,7 +96,11 @@ class _Encoder:
         )
         spec = self.prior.spec
         self.parameters = p = config.resolved(spec, clip.height)
-        self.draft = _header(clip, p, self.prior)
+        self.restorer = None
+        if p.restorer:
+            knob = knob_of(p, spec)
+            self.restorer = restorers.load(p.restorer, knob, str(self.prior.device))
+        self.draft = _header(clip, p, self.prior, self.restorer)
         cut = config.cuts and p.mode != "t2v"
         self.gops = list(plan.plan(
             clip.count, self.draft.gop, 1 if p.only_base else spec.stride[0], p.mode,
@@ -121,7 +127,7 @@ class _Encoder:
         if self.parameters.only_base:
             yield from self._bases(header, head, done)
             return
-        session = Session(header, self.prior)
+        session = Session(header, self.prior, self.restorer)
         coder = GopCoder(session, self.parameters, self.pacer, self.clip)
         if self.parameters.mode == "v2v":
             self._weigh(coder.bases.coder)
@@ -150,7 +156,8 @@ class _Encoder:
 
     def _bases(self, header: Header, head: bytes, done: Iterator[StoredGop]) -> Iterator[Part]:
         """The parts of a stream of bases; no more than a few pictures are held."""
-        coder, window = BaseCoder(header, self.parameters), FrameWindow(self.clip.pictures())
+        session = Session(header, self.prior, self.restorer)
+        coder, window = BaseCoder(session, self.parameters), FrameWindow(self.clip.pictures())
         self._weigh(coder)
         for i, g in enumerate(self.gops):
             pictures, room = window.each(g), self.pacer.grant(i, g).record
@@ -168,7 +175,7 @@ class _Encoder:
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))
-            shown = base_pictures(made.record.base, header, g.frames)
+            shown = base_pictures(session, g, made.record.base)
             yield self._counted(Part(data, next(shown), made.quality, made.digest))
             for more in shown:
                 yield Part(b"", more)
@@ -254,7 +261,12 @@ class _Encoder:
             self.progress(Event(i, len(self.gops), step, steps, size, None, stage))
 
 
-def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
+def knob_of(p: Parameters, spec: Spec) -> float:
+    """The knob that a file says."""
+    return round(KNOB_UNIT * (p.asked.knob or p.knob or spec.knob)) / KNOB_UNIT
+
+
+def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     config, spec = p.asked, prior.spec
     coded = len(schedules.SCHEDULES[spec.schedule - 1]) if p.scheduled else 0
@@ -279,11 +291,12 @@ def _header(clip: Clip, p: Parameters, prior: Prior) -> Header:
         steps=coded + p.ode_steps if p.steps is None else p.steps,
         ode_steps=p.ode_steps, shift=3.0 if shift is None else shift,
         g_scale=round(256 * p.g_scale) / 256,
-        knob=round(64 * (config.knob or p.knob or spec.knob)) / 64, multistep=p.multistep,
+        knob=knob_of(p, spec), multistep=p.multistep,
         audio=config.audio and clip.audio is not None,
         schedule=spec.schedule if p.scheduled else 0, alignment=p.alignment, reuse=config.reuse,
         settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.has_bases,
         variances=spec.variances if p.has_bases and p.base_share < 1 else (),
+        restorer=None if restorer is None else RestorerId(restorer.name, restorer.digest),
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -27,6 +27,8 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
     header |= {"digest": h.digest.hex(), "fps": str(h.fps)}
     header["pixel_aspect"] = str(h.pixel_aspect)
     header["settings"] = dict(h.settings)
+    if h.restorer is not None:
+        header["restorer"] = {"name": h.restorer.name, "digest": h.restorer.digest.hex()}
     gops: list[dict[str, Any]] = []
     for i, r in found.gops.items():
         g = r.gop
@@ -73,7 +75,7 @@ def _base(base: BaseRecord | None) -> dict[str, Any] | None:
     }  # fmt: skip
     return {"codec": base.codec, "size": base.size, "quantiser": base.quantiser,
             "own_sets": base.sets is None, "bytes": len(base.stream),
-            "trajectory": over}  # fmt: skip
+            "trajectory": over, "restored": base.restored}  # fmt: skip
 
 
 def _codecs(coded: tuple[bytes, ...]) -> list[str]:
@@ -131,7 +133,8 @@ def _base_cells(base: dict[str, Any] | None) -> list[str]:
     if base is None:
         return ["-", "0"]
     part = "" if base["size"] == 1 else f" 1/{base['size']}"
-    return [f"{base['codec']}{part} q{base['quantiser']}", str(base["bytes"])]
+    restored = ", restored" if base["restored"] else ""
+    return [f"{base['codec']}{part} q{base['quantiser']}{restored}", str(base["bytes"])]
 
 
 _LABELS = {

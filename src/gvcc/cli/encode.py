@@ -91,6 +91,8 @@ def encode(
         "1, 2, 4, or auto (the largest that fits).")] = None,
     base_share: Annotated[float | None, _how(help="Part of a GOP's bytes for its base; below 1 the "
         "generator goes on from it. Default: 1, and 0.5 for the published models.")] = None,
+    restorer: Annotated[str | None, _how(help="What makes the pictures of a base alone better: "
+        "nano, or off. Default: nano with prior nano, else off.")] = None,
     prior: Annotated[str, _how(
         help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
         "NAME:PATH for weights of your own."
@@ -155,7 +157,7 @@ def encode(
                           overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
                           residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
                           g_scale=g_scale, base=base, base_size=base_size, base_share=base_share,
-                          settings=settings, offload=offload)  # fmt: skip
+                          restorer=restorer, settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.resolved()
     model = priors.load(prior, device, settings, offload)

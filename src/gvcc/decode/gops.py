@@ -15,8 +15,8 @@ from gvcc.decode.session import Given, Left, Session
 from gvcc.decode.times import times
 from gvcc.errors import Corrupt
 from gvcc.format.base import BaseRecord
-from gvcc.format.bitstream import GopRecord, Header
-from gvcc.pictures import base
+from gvcc.format.bitstream import GopRecord
+from gvcc.format.gop import Gop
 from gvcc.records import Pictures
 
 AT_ONCE = 8  # pictures of a base that are held together
@@ -48,12 +48,12 @@ def decode_record(
     return Decoded(session.corrected(latent, record.residual), given)
 
 
-def base_pictures(coded: BaseRecord, header: Header, frames: int) -> Iterator[Pictures]:
-    """The pictures of a GOP of so many frames by its base alone, a few at a time [n,H,W,3]. Raises
-    Corrupt, as soon as what is wrong with it is met."""
+def base_pictures(session: Session, gop: Gop, coded: BaseRecord) -> Iterator[Pictures]:
+    """The pictures of a GOP by its base alone, a few at a time [n,H,W,3]. Raises Corrupt, as soon
+    as what is wrong with it is met."""
     held: list[Pictures] = []
     try:
-        for picture in base.decode(coded, header.height, header.width, frames):
+        for picture in session.base_pictures(gop, coded):
             held.append(picture)
             if len(held) == AT_ONCE:
                 yield np.stack(held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gvcc import priors
-from gvcc.decode import residual
+from gvcc.decode import residual, restore
 from gvcc.decode.scheme import Coder, LatentShape
 from gvcc.decode.trajectory import make_coder
 from gvcc.errors import Corrupt, FormatError
@@ -22,6 +22,7 @@ from gvcc.format.gop import Gop
 from gvcc.pictures import base as bases
 from gvcc.pictures import stills
 from gvcc.priors import Condition, Prior, devices, levels
+from gvcc.priors.restorers import Restoring
 from gvcc.priors.soft import SoftBase
 from gvcc.records import Pictures
 
@@ -85,12 +86,13 @@ class Given(NamedTuple):
 
 
 class Session:
-    """A stream under way: its header and its prior. It holds nothing of the GOPs; what one of them
+    """A stream under way: its header, its prior and what restores its bases (None: they are shown
+    as they are). It holds nothing of the GOPs; what one of them
     leaves to the next is a value, `Left`."""
 
-    def __init__(self, header: Header, prior: Prior) -> None:
+    def __init__(self, header: Header, prior: Prior, restorer: Restoring | None = None) -> None:
         devices.ready(prior.device)  # the prior may be anybody's, and the coder computes there
-        self.header, self.prior = header, prior
+        self.header, self.prior, self.restorer = header, prior, restorer
 
     def shape(self, gop: Gop) -> LatentShape:
         """[C,F,h,w] of a GOP's latent."""
@@ -128,8 +130,7 @@ class Session:
 
     def base(self, gop: Gop, coded: BaseRecord) -> Base:
         """A GOP's base, all of it. Raises Corrupt."""
-        size, spec = (self.header.height, self.header.width), self.prior.spec
-        pictures = np.stack([*bases.decode(coded, *size, gop.frames)])
+        spec, pictures = self.prior.spec, np.stack([*self.base_pictures(gop, coded)])
         if coded.over is None:
             return Base(pictures)
         given = len(self.header.variances) == len(GRID) + spec.channels
@@ -138,6 +139,15 @@ class Session:
         latent = self.prior.encode(self.padded(gop, pictures))
         again = self.prior_pictures(latent, pictures.shape) if coded.over.difference else None
         return Base(pictures, self.soft(latent, coded.over), again)
+
+    def base_pictures(self, gop: Gop, coded: BaseRecord) -> Iterator[Pictures]:
+        """The pictures [H,W,3] of a GOP's base, restored if it says so. Raises Corrupt, as soon as
+        what is wrong with it is met."""
+        h, w = self.header.height, self.header.width
+        if not coded.restored or self.restorer is None:
+            return bases.decode(coded, h, w, gop.frames)
+        small = bases.small(coded, h, w, gop.frames)
+        return restore.restored(small, coded, h, w, self.header.seed, gop.start, self.restorer)
 
     def soft(self, latent: Tensor, over: Over) -> SoftBase:
         """What the prior is told of a base whose pictures have this latent."""

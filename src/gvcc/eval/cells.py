@@ -30,7 +30,7 @@ from gvcc.priors import devices
 from gvcc.records import Pictures, Video
 from gvcc.search.config import PRESETS, EncodeConfig
 
-_TEXTS = ("prior", "mode", "coder", "alignment", "base", "base_size")
+_TEXTS = ("prior", "mode", "coder", "alignment", "base", "base_size", "restorer")
 _BASE_ONLY = "base-only"  # what is measured: the base as the classical codec has it
 _NUMBERS = ("gop", "steps", "reuse", "codebook", "overlap", "seed", "g_scale", "knob", "base_share")
 _FRACTIONS = ("g_scale", "knob", "base_share")  # of these

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gvcc.errors import Corrupt, Unsupported
 from gvcc.format.cursor import Cursor
@@ -12,11 +13,19 @@ CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever appe
 KNOWN_SETS = {"av1": 4, "vvc": 1}  # how many sets of each a decoder can derive
 SIZES = (1, 2, 4)
 HEAD = 4  # bytes of a base without a trajectory that are not its stream
-_NUMBER, KNOWN, TRAJECTORY, DIFFERENCE = 3, 4, 8, 16  # bits of a base's use
+# Bits of a base's use
+_NUMBER, KNOWN, TRAJECTORY, DIFFERENCE, RESTORED = 3, 4, 8, 16, 32
 START_UNIT = 2**16
 # Variances are bytes: eighths of a power of two, from 2^-24.
 _EIGHTHS, _ZERO = 8, 192
 GRID = tuple(range(-12, 13, 3))  # log2 of the SNRs at which a header has variances
+
+
+class RestorerId(NamedTuple):
+    """What restores the pictures of a stream's bases, and the digest of its weights."""
+
+    name: str
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class BaseRecord:
 
     `size`: it is coded at 1/size of each side. `quantiser`, 0 to 255, is how coarse it is, for a
     restorer. `sets` is the number of the codec's sets (pictures/basesets.py; None: they are in the
-    stream). `over` None: the base alone is shown.
+    stream). `over` None: the base alone is shown, `restored` by the header's restorer or as it is.
     """
 
     codec: str
@@ -45,6 +54,7 @@ class BaseRecord:
     sets: int | None
     stream: bytes
     over: Over | None = None
+    restored: bool = False
 
 
 def variance(code: int) -> float:
@@ -59,7 +69,7 @@ def variance_code(value: float) -> int:
 
 def write_base(b: BaseRecord) -> bytes:
     """What is in the blob."""
-    use = 0 if b.sets is None else KNOWN | b.sets
+    use = (0 if b.sets is None else KNOWN | b.sets) | RESTORED * b.restored
     over = b""
     if b.over is not None:
         use |= TRAJECTORY | DIFFERENCE * b.over.difference
@@ -76,7 +86,7 @@ def read_base(data: bytes) -> BaseRecord:
     if size >= len(SIZES):
         raise Corrupt(f"a base of size number {size}")
     own, number, over = not use & KNOWN, use & _NUMBER, None
-    known = use & ~(_NUMBER | KNOWN | TRAJECTORY | DIFFERENCE) == 0
+    known = use & ~(_NUMBER | KNOWN | TRAJECTORY | DIFFERENCE | RESTORED) == 0
     if not known or (number if own else number >= KNOWN_SETS[codec]):
         raise Unsupported(f"a base's use {use:#x} is not known to this version")
     if use & TRAJECTORY:
@@ -87,7 +97,11 @@ def read_base(data: bytes) -> BaseRecord:
         over = Over(start, errors, bool(use & DIFFERENCE))
     elif use & DIFFERENCE:
         raise Corrupt("a base and what a trajectory changes, without one")
+    restored = bool(use & RESTORED)
+    if restored and over:
+        raise Corrupt("a base is restored, and a trajectory goes on from it")
     stream = c.rest()
     if not stream:
         raise Corrupt("an empty base")
-    return BaseRecord(codec, SIZES[size], quantiser, None if own else number, stream, over)
+    sets = None if own else number
+    return BaseRecord(codec, SIZES[size], quantiser, sets, stream, over, restored)

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from gvcc.errors import Corrupt, TooLarge, Unsupported
 from gvcc.format import coders, schedules
-from gvcc.format.base import GRID, BaseRecord, write_base
+from gvcc.format.base import GRID, BaseRecord, RestorerId, write_base
 from gvcc.format.cursor import is_name
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
@@ -32,7 +32,7 @@ LAST, FADE, RESIDUAL, FRACTION, BASE = 4, 8, 16, 32, 64
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
-ASPECT, BASES, VARIANCES = 1, 2, 4  # of the bits of version 4
+ASPECT, BASES, VARIANCES, RESTORER = 1, 2, 4, 8  # of the bits of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
@@ -64,7 +64,7 @@ class Header:
     pixel over its height. `bases`: GOPs may have a base (mode v2v). `variances` are those of a
     latent around the network's x0hat, for trajectories over a base (empty: there is none, or the
     prior knows its own): bytes (base.variance) at the SNRs of base.GRID, then one for each channel,
-    whose inverses are added.
+    whose inverses are added. `restorer` is what restores bases that are to be (None: none is).
     """
 
     prior: str
@@ -96,6 +96,7 @@ class Header:
     pixel_aspect: Fraction = Fraction(1)
     bases: bool = False
     variances: tuple[int, ...] = ()
+    restorer: RestorerId | None = None
 
     @property
     def version(self) -> int:
@@ -135,6 +136,10 @@ class Header:
         self._check_settings()
         if self.variances and not (self.bases and len(GRID) < len(self.variances) <= 2**10):
             raise Corrupt("variances that no base needs, or too few of them, or too many")
+        if self.restorer is not None:
+            name, digest = self.restorer
+            if not (self.bases and name and is_name(name.encode()) and len(digest) == 8):
+                raise Corrupt("a restorer that no base needs, or that has no proper name")
         if self.alignment == "pin" and not self.overlap:
             raise Corrupt("GOPs start from no frames of the one before")
         if self.path != "rf" and self.rule != "posterior":
@@ -251,13 +256,14 @@ def _extension(h: Header) -> bytes:
     for name, text in h.settings:
         out += _blob(name.encode("ascii")) + _blob(text.encode())
     if h.version > 3:
-        out += varint(
-            ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
-        )
+        extras = ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
+        out += varint(extras | RESTORER * (h.restorer is not None))
         if h.pixel_aspect != 1:
             out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
         if h.variances:
             out += _blob(bytes(h.variances))
+        if h.restorer is not None:
+            out += _blob(h.restorer.name.encode("ascii")) + h.restorer.digest
     return out
 
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
 
 from gvcc.errors import Corrupt, FormatError, TooLarge, Truncated, Unsupported
-from gvcc.format.base import read_base
+from gvcc.format.base import RestorerId, read_base
 from gvcc.format.bitstream import (  # fmt: skip
     ALLOCATIONS,
     ASPECT,
@@ -35,6 +35,7 @@ from gvcc.format.bitstream import (  # fmt: skip
     PATHS,
     PIN,
     RESIDUAL,
+    RESTORER,
     RULES,
     SCHEDULE,
     SOUND,
@@ -73,13 +74,13 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
             settings.append((name, raw.decode()))
         except UnicodeDecodeError:
             raise Corrupt(f"setting {name} of the prior is no text") from None
-    out = {"reuse": reuse, "settings": tuple(settings)}
+    out: dict[str, Any] = {"reuse": reuse, "settings": tuple(settings)}
     if version == 3:
         if reuse == 1 and not settings:
             raise Corrupt("version 3 for a header that says nothing new")
         return out
     extras = body.varint("extras")
-    if extras & ~(ASPECT | BASES | VARIANCES):
+    if extras & ~(ASPECT | BASES | VARIANCES | RESTORER):
         raise Unsupported(f"extras {extras:#x} are reserved")
     aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
     if aspect == 1 and (extras & ASPECT or not extras):
@@ -87,7 +88,11 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
     variances = tuple(body.blob("variances")) if extras & VARIANCES else ()
     if extras & VARIANCES and not variances:
         raise Corrupt("variances are announced and empty")
-    return out | {"pixel_aspect": aspect, "bases": bool(extras & BASES), "variances": variances}
+    restorer = None
+    if extras & RESTORER:
+        restorer = RestorerId(body.text("restorer"), body.take(8, "the restorer's digest"))
+    out |= {"pixel_aspect": aspect, "bases": bool(extras & BASES), "variances": variances}
+    return out | {"restorer": restorer}
 
 
 def _header(body: Cursor, version: int) -> Header:
@@ -159,6 +164,8 @@ class StoredGop:
             raise Corrupt(f"{total} atoms do not fit the record")
         if len(symbols) % 4:
             raise Corrupt("symbols are not whole 32-bit words")
+        if base is not None and base.restored and header.restorer is None:
+            raise Corrupt("a base is restored where there is no restorer")
         alone = base is not None and base.over is None
         if alone and (stop or fraction or total or symbols or any(check)):
             raise Corrupt("a trajectory where there is none")

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PERMUTATION = 4  # which values of a step share a chunk of reverse channel coding
     CHUNKS = 5  # signs of those values
     CODEBOOK = 6  # rows of its codebook
+    TEXTURE = 7  # white noise of a restored picture
 
 
 class Key(NamedTuple):

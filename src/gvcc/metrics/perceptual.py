@@ -11,11 +11,11 @@ install --no-deps lpips DISTS-pytorch`). Numbers are those of the packages
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,8 @@ def lpips(ref: Frames, out: Frames, net: str = "alex", device: str = "cpu") -> f
 
     ConfigError if its weights are not on this machine, naming the files, or for small pictures.
     """
-    return _mean(_lpips(net, device), ref, out, device)
+    made = _lpips(net, device)
+    return _mean(lambda a, b: made.lpips(made.features(a), made.features(b)), ref, out, device)
 
 
 def dists(ref: Frames, out: Frames, device: str = "cpu") -> float:
@@ -210,15 +211,21 @@ def _constants(pair: Any, device: str) -> list[Tensor]:
 # -- the metrics ------------------------------------------------------------------------------
 
 
-def lpips_loss(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS to train on: a distance for each of the pictures [n,3,H,W] in [0,1], differentiable in
-    the first of the two. Raises as `lpips`."""
+class Losses(NamedTuple):
+    """A trunk to train on: `features` of pictures [n,3,H,W] in [0,1], [n,C,h,w] of each tap, and
+    `lpips`, a distance for each picture of two lists of them. Differentiable."""
+
+    features: Callable[[Tensor], Iterator[Tensor]]
+    lpips: Callable[[Iterable[Tensor], Iterable[Tensor]], Tensor]
+
+
+def losses(net: str, device: str) -> Losses:
+    """What a network "alex" or "vgg" can be trained on. Raises as `lpips`."""
     return _lpips(net, device)
 
 
 @lru_cache(maxsize=4)
-def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Distance of pictures [n,3,H,W] in [0,1]: a number for each."""
+def _lpips(net: str, device: str) -> Losses:
     what = f"LPIPS ({net})"
     trunk = _trunk(net, what, device)
     path = find_file(what, f"lpips-{net}.pth", "lpips", f"weights/v0.1/{net}.pth", _HOW)
@@ -234,17 +241,18 @@ def _lpips(net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
         for i, layer in enumerate(list(trunk)[: _TAPS[net][-1] + 1]):
             x = layer(x)
             if i in _TAPS[net]:
-                tap = x.float()  # under autocast x may be bfloat16
-                yield tap / ((tap.square().sum(1, keepdim=True) + _TINY).sqrt() + 1e-10)
+                yield x.float()  # under autocast it may be bfloat16
 
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        pairs = zip(features(a), features(b), heads, strict=True)
-        parts = [((p - q).square() * h[:, :, 0, 0, None, None]).sum(1).mean((1, 2))
-                 for p, q, h in pairs]  # fmt: skip
+    def unit(tap: Tensor) -> Tensor:
+        return tap / ((tap.square().sum(1, keepdim=True) + _TINY).sqrt() + 1e-10)
+
+    def distance(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
+        parts = [((unit(p) - unit(q)).square() * h[:, :, 0, 0, None, None]).sum(1).mean((1, 2))
+                 for p, q, h in zip(a, b, heads, strict=True)]  # fmt: skip
         total: Tensor = sum(parts[1:], parts[0])
         return total
 
-    return distance
+    return Losses(features, distance)
 
 
 @lru_cache(maxsize=2)

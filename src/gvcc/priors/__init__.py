@@ -41,7 +41,8 @@ class Spec:
     a latent frame of its own (Gop.length). `causal`: a latent frame moves no pictures before its
     own group. `refine`: `render` is cheap enough to be differentiated.
     `variances` are those that a header carries (Header.variances); empty: the prior knows its own.
-    `base_share` is the part of the bytes of a GOP in mode v2v that goes to its base.
+    `base_share` is the part of the bytes of a GOP in mode v2v that goes to its base, `restorer`
+    (restorers.NAMES; empty: none) what restores the pictures of one without a trajectory.
     `modes` are those it can do without a base, its best first; empty: all. `shifts` are the
     published ones of preset paper, up to 480 lines and above. `settings` are those that change
     its output and are not as usual, sorted (name, text).
@@ -65,6 +66,7 @@ class Spec:
     settings: tuple[tuple[str, str], ...] = ()
     variances: tuple[int, ...] = ()
     base_share: float = 1.0
+    restorer: str = ""
 
     @property
     def multiple(self) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class NanoPrior:
         fits = len(VARIANCES) == len(GRID) + channels
         self.spec = Spec(
             "nano", digest, channels, STRIDE, GOP, "rf", KNOB, self.model.metric,
-            variances=VARIANCES if fits else soft.usual(channels),
+            variances=VARIANCES if fits else soft.usual(channels), restorer="nano",
         )  # fmt: skip
 
     @torch.inference_mode()

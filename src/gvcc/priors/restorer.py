@@ -1,12 +1,13 @@
 """The generator over a base: one network, one call a picture, no trajectory (mode v2v).
 
-From three neighbouring pictures of the base, as they are coded, and the quantiser it predicts at a
-quarter of each side what is to be added to the enlarged base, and how strong seeded noise of three
-bands is to be where a codec has smeared texture:
+From three neighbouring pictures of the base, as they are coded, the quantiser and white noise it
+predicts at a quarter of each side what is to be added to the enlarged base, and how strong the same
+noise, in three bands, is to be where a codec has smeared texture:
 
     picture = enlarged base + correction + sum over bands of amplitude * noise
 
-Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit.
+Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit. Without
+noise (fidelity) it is zero.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class RestorerShape:
     width: int = 80
     blocks: int = 8
 
+    @property
+    def reach(self) -> int:
+        """Values of the trunk around one that it depends on."""
+        return 2 * self.blocks + 2
+
 
 class _Block(nn.Module):
     def __init__(self, width: int) -> None:
@@ -52,7 +58,7 @@ class Restorer(nn.Module):
     def __init__(self, shape: RestorerShape) -> None:
         super().__init__()
         self.shape = shape
-        extra = 1 + len(CODECS)
+        extra = 1 + len(CODECS) + SIDE**2
         self.entries = nn.ModuleList(
             nn.Conv2d(9 * (SIDE // s) ** 2 + extra, shape.width, 3, padding=1) for s in SIZES
         )
@@ -62,13 +68,17 @@ class Restorer(nn.Module):
             for parameter in self.exit.parameters():
                 parameter.zero_()
 
-    def forward(self, base: Tensor, about: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, base: Tensor, about: Tensor, white: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
         """Base pictures t-1, t and t+1 [B,9,h,w] as coded at 1/`size` of each side, h and w
-        multiples of 4/size, and `about` [B,3] (see `described`) -> correction [B,3,size h,size w]
-        and amplitudes [B,bands,size h/4,size w/4]."""
+        multiples of 4/size, `about` [B,3] (see `described`) and white noise [B,1,size h,size w] of
+        unit variance, or zeros -> correction [B,3,size h,size w] and amplitudes
+        [B,bands,size h/4,size w/4]."""
         x = functional.pixel_unshuffle(base - 0.5, SIDE // size)
         planes = about[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        x = torch.cat([x, planes], 1).contiguous(memory_format=torch.channels_last)
+        x = torch.cat([x, planes, functional.pixel_unshuffle(white, SIDE)], 1)
+        x = x.contiguous(memory_format=torch.channels_last)
         x = functional.relu(self.entries[SIZES.index(size)](x))
         x = self.exit(x + self.trunk(x))
         correction, loud = x[:, : 3 * SIDE**2], x[:, 3 * SIDE**2 :]
@@ -105,7 +115,7 @@ def _kernel(sigma: float) -> Tensor:
 def _blurred(x: Tensor, sigma: float) -> Tensor:
     k = _kernel(sigma).to(x)
     pad = len(k) // 2
-    x = functional.pad(x, (pad, pad, pad, pad), mode="circular")
+    x = functional.pad(x, (pad, pad, pad, pad), mode="reflect")
     x = functional.conv2d(x, k.reshape(1, 1, 1, -1))
     return functional.conv2d(x, k.reshape(1, 1, -1, 1))
 

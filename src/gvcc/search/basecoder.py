@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gvcc.decode.session import Session
 from gvcc.format import bitstream
 from gvcc.format.base import HEAD, SIZES, BaseRecord
-from gvcc.format.bitstream import GopRecord, Header
+from gvcc.format.bitstream import GopRecord
 from gvcc.format.gop import Gop
 from gvcc.pictures import base
 from gvcc.pictures.basecodecs import Spool
@@ -21,6 +22,7 @@ from gvcc.search import bases
 from gvcc.search.config import Parameters
 from gvcc.search.pacer import Look
 from gvcc.search.quality import Goal
+from gvcc.search.restoring import helps
 
 _SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
 _PROBES = 8  # of a GOP's quality
@@ -44,8 +46,9 @@ class BaseCoder:
     """Codes one GOP after another; `recall` says which base is in the file, so that the next search
     begins where that one's ended."""
 
-    def __init__(self, header: Header, parameters: Parameters) -> None:
-        self.header, self.parameters = header, parameters
+    def __init__(self, session: Session, parameters: Parameters) -> None:
+        self.session, self.header, self.parameters = session, session.header, parameters
+        header = session.header
         asked = parameters.asked
         size, least = asked.base_size or "auto", min(header.height, header.width)
         possible = [s for s in SIZES if s == 1 or least >= s * _SMALLEST]
@@ -95,16 +98,22 @@ class BaseCoder:
                     fits = most is None or HEAD + len(least.stream) <= most - own
                     found = least if fits else None
             else:
-                found, quality = self._good(spools, kept, goal, tell)
+                found, quality = self._good(gop, spools, kept, goal, tell)
                 if share < 1:
                     part, quality = int(share * (HEAD + len(found.stream))), None
                     found = self._within(spools, part, tell) or self._smallest(spools)
             if found is None:
                 return None
+            if share == 1:
+                found = self._restored(found)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
             for spool in (*spools.values(), *([kept] if kept else [])):
                 spool.close()
+
+    def _restored(self, found: BaseRecord) -> BaseRecord:
+        """The base with the mark that it is to be restored, where that makes it look better."""
+        return replace(found, restored=self.header.restorer is not None and helps(found))
 
     def recall(self, made: BaseRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
@@ -156,21 +165,22 @@ class BaseCoder:
         return min(found, key=lambda b: len(b.stream))
 
     def _good(
-        self, spools: dict[int, Spool], wanted: Spool, goal: Goal, tell: Callable[[int], None]
-    ) -> tuple[BaseRecord, float]:
+        self, gop: Gop, spools: dict[int, Spool], wanted: Spool, goal: Goal,
+        tell: Callable[[int], None],
+    ) -> tuple[BaseRecord, float]:  # fmt: skip
         """A base whose quality is as near to the goal's as half its tolerance, or the nearest one
         found; at full size unless another is asked for."""
         refused: base.Refused | None = None
         for name in self.codecs:
             try:
-                return self._near(name, spools, wanted, goal, tell)
+                return self._near(name, gop, spools, wanted, goal, tell)
             except base.Refused as e:
                 refused = e
         assert refused is not None
         raise refused
 
     def _near(
-        self, name: str, spools: dict[int, Spool], wanted: Spool, goal: Goal,
+        self, name: str, gop: Gop, spools: dict[int, Spool], wanted: Spool, goal: Goal,
         tell: Callable[[int], None],
     ) -> tuple[BaseRecord, float]:  # fmt: skip
         """The same by one codec."""
@@ -182,7 +192,7 @@ class BaseCoder:
         for n in range(_PROBES):
             made = base.coded(spool, name, size, header.fps, asked)
             tell(n + 1)
-            value = self._measured(made, wanted, goal)
+            value = self._measured(gop, self._restored(made), wanted, goal)
             if best is None or abs(value - goal.value) < abs(best[1] - goal.value):
                 best = made, value
             if abs(value - goal.value) <= goal.tolerance / 2:
@@ -194,10 +204,10 @@ class BaseCoder:
         assert best is not None
         return best
 
-    def _measured(self, made: BaseRecord, wanted: Spool, goal: Goal) -> float:
+    def _measured(self, gop: Gop, made: BaseRecord, wanted: Spool, goal: Goal) -> float:
         """The quality of a base, in the mean over parts of the GOP."""
         own, total = iter(wanted), 0.0
-        shown = base.decode(made, wanted.height, wanted.width, wanted.count)
+        shown = self.session.base_pictures(gop, made)
         for at in range(0, wanted.count, _TOGETHER):
             n = min(_TOGETHER, wanted.count - at)
             ref, out = (np.stack([*islice(pictures, n)]) for pictures in (own, shown))

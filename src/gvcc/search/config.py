@@ -12,7 +12,7 @@ from typing import Any
 from gvcc import priors
 from gvcc.errors import ConfigError, check_types, unknown
 from gvcc.format import base, coders
-from gvcc.priors import Spec
+from gvcc.priors import Spec, restorers
 from gvcc.search.plan import MODES, SHARING
 from gvcc.search.quality import Goal, goal
 
@@ -21,6 +21,7 @@ PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
+RESTORERS = ("off", *restorers.NAMES)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Preset:
     alignment: str = "fade"
     scheduled: bool = False
     base_share: float = 1.0
+    restorer: str = ""
 
 
 PRESETS = {
@@ -85,7 +87,8 @@ class EncodeConfig:
     between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1", "vvc",
     "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1", "2",
     "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's bytes that
-    its base gets: with less than 1 the generator goes on from it, on GOPs of its own length. In
+    its base gets: with less than 1 the generator goes on from it, on GOPs of its own length;
+    otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures better. In
     mode auto a GOP with a base is one of the choices. `settings` are those of the prior that change
     its output; `offload` keeps its network in the main memory, block by block on the device.
     `device` is where the prior is loaded, a name as of devices.pick: a prior that is given stays
@@ -119,6 +122,7 @@ class EncodeConfig:
     base: str | None = None
     base_size: str | None = None
     base_share: float | None = None
+    restorer: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     offload: bool = False
@@ -153,6 +157,8 @@ class EncodeConfig:
         config = self
         if spec is not None and config.base_share is None and config.resolved().has_bases:
             config = dataclasses.replace(config, base_share=spec.base_share)
+        if spec is not None and config.restorer is None and config.resolved().shows_bases:
+            config = dataclasses.replace(config, restorer=spec.restorer or "off")
         if spec is not None and config.mode is None and spec.modes:
             if config.resolved().mode not in (*spec.modes, "v2v"):
                 config = dataclasses.replace(config, mode=spec.modes[0])
@@ -177,6 +183,11 @@ class Parameters(Preset):
     def only_base(self) -> bool:
         """Whether the GOPs are bases, and nothing is sampled."""
         return self.mode == "v2v" and self.base_share == 1
+
+    @property
+    def shows_bases(self) -> bool:
+        """Whether GOPs may be shown by their base alone."""
+        return self.has_bases and self.base_share == 1
 
     @property
     def has_bases(self) -> bool:
@@ -236,7 +247,8 @@ def _resolved(config: EncodeConfig) -> Parameters:
 
 def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
     """ConfigError for what does not go together with a base, or its lack."""
-    given = [n for n in ("base", "base_size", "base_share") if getattr(config, n) is not None]
+    names = ("base", "base_size", "base_share", "restorer")
+    given = [n for n in names if getattr(config, n) is not None]
     if config.preset == "paper" and (given or p["mode"] == "v2v"):
         raise ConfigError("preset paper is GVCC as published: it has no mode v2v")
     if p["mode"] not in ("v2v", "auto"):
@@ -244,18 +256,23 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
             name = given[0].replace("_", " ")
             raise ConfigError(f"{name} is for modes v2v and auto, not {p['mode']}")
         return
-    for name, known in (("base", BASES), ("base_size", BASE_SIZES)):
+    for name, known in (("base", BASES), ("base_size", BASE_SIZES), ("restorer", RESTORERS)):
         if (value := getattr(config, name)) is not None and value not in known:
             raise unknown(name.replace("_", " "), value, known)
     if config.base_share is not None:
         if not 0 < config.base_share <= 1:
             raise ConfigError(f"base share is {config.base_share}, expected above 0 to 1")
         p["base_share"] = config.base_share
+    restores = config.restorer not in (None, "off")
+    p["restorer"] = config.restorer if restores and config.restorer else ""
     if p["base_share"] < 1:
         p["scheduled"] = config.atoms is None
+        if restores and config.base_share is not None:
+            raise ConfigError("a restorer is for bases alone, without a trajectory")
     elif p["mode"] == "v2v" and config.base_share is not None:  # else the prior says
         for name in ("stop", "atoms", "codebook", "steps", "coder", "seed", "knob"):
-            if getattr(config, name) is not None:
+            allowed = name in ("seed", "knob") and config.restorer != "off"
+            if getattr(config, name) is not None and not allowed:
                 raise ConfigError(
                     f"{name} is of a trajectory: mode v2v has one with a base share below 1"
                 )

@@ -28,7 +28,7 @@ class OverBase:
 
     def __init__(self, session: Session, parameters: Parameters, pacer: Pacer) -> None:
         self.session, self.parameters, self.pacer = session, parameters, pacer
-        self.coder = BaseCoder(session.header, parameters)
+        self.coder = BaseCoder(session, parameters)
 
     def code(
         self, i: int, g: Gop, frames: Pictures, grant: Grant, share: float
@@ -36,7 +36,7 @@ class OverBase:
         """GOP number i with its base, of a share of its bytes, and nothing else; the base's
         pictures, and their quality where one was asked for and the share is 1. Raises Refused
         where no base is as small as it must be."""
-        p, header = self.parameters, self.session.header
+        p = self.parameters
         room = most = grant.record
         if room is None and p.goal is None:  # a number of steps or atoms is asked for
             room = int(DEFAULT_BPP * math.prod(frames.shape[:3]) / 8)
@@ -50,7 +50,7 @@ class OverBase:
         if coded is None:
             raise base.Refused(f"no base of GOP {i} has {room} bytes")
         assert coded.record.base is not None
-        shown = base.decode(coded.record.base, header.height, header.width, g.frames)
+        shown = self.session.base_pictures(g, coded.record.base)
         return coded.record, np.stack([*shown]), coded.quality
 
     def go_on(

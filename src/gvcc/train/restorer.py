@@ -1,57 +1,73 @@
 """Train the restorer: first for fidelity, then from there for the eye.
 
-fidelity: Charbonnier's loss. realism: LPIPS by VGG-16, a small error of a low-passed picture and of
-the picture itself; the noise of the texture bands is drawn anew for each sample, and what it does
-to the loss says where it belongs. DISTS and LPIPS by AlexNet are never trained on: they judge.
+fidelity: Charbonnier's loss, without noise. realism: LPIPS by VGG-16, how often and how strongly
+its features fire in each neighbourhood (which asks for texture where the clip has some, not for the
+clip's own), a small error of a low-passed picture and of the picture itself, and a critic
+(train/critic.py). The noise is drawn anew for each sample. DISTS and LPIPS by AlexNet are never
+trained on: they judge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gvcc.metrics import metrics, perceptual
 from gvcc.pictures import enlarge
 from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
+from gvcc.train.critic import Critic, critic_loss, fooled
 from gvcc.train.loop import Recipe
 from gvcc.train.pairs import ODDS, Pair, Pairs
+
+_WINDOWS = (16, 8, 4, 2, 2)  # values of each tap of VGG-16 that are taken together
 
 
 @dataclass(frozen=True)
 class RestorerRecipe(Recipe):
     """`crop` in pixels. `codecs` of the bases, `pairs` and `held` how many are made. `perceptual`
-    (LPIPS), `low` (low-passed) and `exact` (Charbonnier) are weights of the losses; the other names
-    are RestorerShape's."""
+    (LPIPS), `texture` (statistics of features), `low` (low-passed), `exact` (Charbonnier) and
+    `critic` are weights of the losses; the critic counts from step `critic_from` on. The other
+    names are RestorerShape's."""
 
     crop: int = 128
     pairs: int = 600
     held: int = 24
     codecs: tuple[str, ...] = ("av1", "vvc")
     perceptual: float = 0.0
+    texture: float = 0.0
     low: float = 0.0
     exact: float = 1.0
+    critic: float = 0.0
+    critic_from: int = 0
     width: int = 80
     blocks: int = 8
 
 
 class RestorerTask:
-    """See the module."""
+    """See the module. `model` holds the restorer and, if it counts, the critic: one optimiser has
+    both."""
 
     def __init__(
-        self, model: Restorer, data: Pairs, recipe: RestorerRecipe, device: torch.device | str
+        self, restorer: Restorer, data: Pairs, recipe: RestorerRecipe, device: torch.device | str
     ) -> None:
-        self.model, self.recipe, self.device = model.to(device), recipe, torch.device(device)
+        self.recipe, self.device = recipe, torch.device(device)
+        self.restorer = restorer
+        self.critic = Critic() if recipe.critic else None
+        parts = {"restorer": restorer, **({"critic": self.critic} if self.critic else {})}
+        self.model = nn.ModuleDict(parts).to(device)
         self.held = data.held
         self.by_size = {s: [p for p in data.training if p.about.size == s] for s in ODDS}
-        self._distance: Callable[[Tensor, Tensor], Tensor] | None = None
-        if recipe.perceptual:
-            self._distance = perceptual.lpips_loss("vgg", str(self.device))
+        self.losses = perceptual.losses("vgg", str(self.device)) if self.for_the_eye else None
+
+    @property
+    def for_the_eye(self) -> bool:
+        """Whether noise is given, and features compared."""
+        return self.recipe.perceptual > 0 or self.recipe.texture > 0
 
     def batch(self, step: int) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
         """Size, base [B,9,h,w], what is told of it [B,3], enlarged base and target [B,3,H,W]."""
@@ -70,21 +86,30 @@ class RestorerTask:
         """See the module. Random numbers come from (seed, step)."""
         r = self.recipe
         size, base, about, big, target = self.batch(step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
-            correction, amplitude = self.model(base, about, size)
-        if r.perceptual:
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16)
+        white = torch.zeros_like(big[:, :1])
+        if self.for_the_eye:
             random = torch.Generator().manual_seed(r.seed * 2**32 + step)
-            white = torch.randn(len(big), 1, *big.shape[2:], generator=random).to(self.device)
-            out = big + added(correction, amplitude, bands(white))
-        else:
-            out = big + correction
-        total = r.exact * charbonnier(big + correction, target)
+            white = torch.randn(white.shape, generator=random).to(self.device)
+        with half:
+            correction, amplitude = self.restorer(base, about, white, size)
+        out = big + added(correction, amplitude, bands(white))
+        total = r.exact * charbonnier(out, target)
         if r.low:
             total = total + r.low * charbonnier(*(functional.avg_pool2d(x, 4)
                                                   for x in (out, target)))  # fmt: skip
-        if self._distance is not None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16):
-                total = total + r.perceptual * self._distance(out, target).mean()
+        if self.losses is not None:
+            with half:
+                made = list(self.losses.features(out))
+                with torch.no_grad():
+                    wanted = list(self.losses.features(target))
+            total = total + r.perceptual * self.losses.lpips(made, wanted).mean()
+            if r.texture:
+                total = total + r.texture * texture(made, wanted)
+        if self.critic is not None and step >= r.critic_from:
+            with half:
+                total = total + r.critic * fooled(self.critic, out, target, big)
+            total = total + critic_loss(self.critic, out.detach(), target, big, step)
         return total
 
     def validate(self) -> dict[str, float]:
@@ -93,17 +118,35 @@ class RestorerTask:
         gain, ratios = [], dict[str, list[float]]()
         for i, pair in enumerate(self.held):
             _, big, target = (x[None] for x in whole(pair))
-            out = restored(self.model, pair, i if self.recipe.perceptual else None, self.device)
+            out = restored(self.restorer, pair, i if self.for_the_eye else None, self.device)
             shown = (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()[None]
             plain = big.transpose(0, 2, 3, 1)
             wanted = target.transpose(0, 2, 3, 1)
             gain.append(metrics.psnr(wanted, shown) - metrics.psnr(wanted, plain))
-            if self.recipe.perceptual:
+            if self.for_the_eye:
                 for name, measure in (("alex", perceptual.lpips), ("dists", perceptual.dists)):
                     ratio = measure(wanted, shown) / max(measure(wanted, plain), 1e-6)
                     ratios.setdefault(f"{name} / base", []).append(ratio)
         means = {n: math.exp(sum(map(math.log, v)) / len(v)) for n, v in ratios.items()}
         return {"PSNR over base, dB": sum(gain) / len(gain), **means}
+
+
+def texture(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """How much mean and spread of features [B,C,h,w] differ in each neighbourhood, in units of what
+    is wanted of each channel."""
+    total = made[0].new_zeros(())
+    for a, b, window in zip(made, wanted, _WINDOWS, strict=True):
+        scale = b.square().mean((0, 2, 3), keepdim=True).sqrt() + 1e-3
+        (ma, sa), (mb, sb) = (_spread(x / scale, window) for x in (a, b))
+        total = total + (ma - mb).abs().mean() + (sa - sb).abs().mean()
+    return total / len(made)
+
+
+def _spread(x: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in windows."""
+    mean = functional.avg_pool2d(x, window)
+    power = functional.avg_pool2d(x.square(), window)
+    return mean, ((power - mean.square()).clamp(min=0) + 1e-4).sqrt()
 
 
 def charbonnier(x: Tensor, y: Tensor) -> Tensor:
@@ -157,13 +200,12 @@ def restored(
     base, big, _ = (torch.from_numpy(np.ascontiguousarray(x)).float()[None] / 255
                     for x in whole(pair))  # fmt: skip
     about = torch.tensor([described(pair.about.codec, pair.about.quantiser)])
+    white = torch.zeros(1, 1, *big.shape[2:])
+    if noise is not None:
+        white = torch.randn(white.shape, generator=torch.Generator().manual_seed(noise))
     correction, amplitude = (
-        x.cpu() for x in model(base.to(device), about.to(device), pair.about.size)
+        x.cpu() for x in model(*(x.to(device) for x in (base, about, white)), pair.about.size)
     )
-    plain: Tensor = big + correction
-    if noise is None:
-        return plain[0]
-    white = torch.randn(1, 1, *big.shape[2:], generator=torch.Generator().manual_seed(noise))
     more: Tensor = added(correction, amplitude, bands(white))
     return big[0] + more[0]
 

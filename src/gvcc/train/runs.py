@@ -120,7 +120,7 @@ def restorer(
     if begin is not None:
         model.load_state_dict(_state(begin, "restorer", model))
     task = RestorerTask(model, pairs, asked, at)
-    model.load_state_dict(Run(task, asked, out).train(progress))
+    task.model.load_state_dict(Run(task, asked, out).train(progress))
     path = out / "restorer.safetensors"
     state = {f"restorer.{k}": v for k, v in model.state_dict().items()}
     write(path, nano.pack({"restorer": vars(model.shape)}, state))

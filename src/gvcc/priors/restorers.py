@@ -1,0 +1,83 @@
+"""What makes pictures of a base's: the networks by name, with their weights.
+
+`nano` ships in the package, two sets of weights of one network, which the knob interpolates:
+realism (k = 1) and fidelity (k = 2).
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gvcc.errors import ConfigError, unknown
+from gvcc.format.base import BaseRecord
+from gvcc.priors import devices, nano
+from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
+
+NAMES = ("nano",)
+
+
+class Restoring(Protocol):
+    """One way to restore; `digest` names its weights in a header."""
+
+    name: str
+    digest: bytes
+    device: torch.device
+    reach: int  # pixels around one that it depends on
+
+    def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
+        """Pictures t-1, t and t+1 of a base as they are coded [B,9,h,w], those at t enlarged
+        [B,3,H,W], both in [0,1], and white noise [B,1,H,W] -> pictures [B,3,H,W], about in
+        [0,1]."""
+        ...
+
+
+class NanoRestorer:
+    """The network that ships."""
+
+    name = "nano"
+
+    def __init__(self, realism: Restorer, fidelity: Restorer, digest: bytes, knob: float,
+                 device: str = "cpu") -> None:  # fmt: skip
+        self.device, self.digest = devices.ready(device), digest
+        self.loud = 2 - knob
+        with torch.no_grad():
+            pairs = zip(realism.parameters(), fidelity.parameters(), strict=True)
+            for own, other in pairs:
+                own.lerp_(other, knob - 1)
+        self.net = realism.to(self.device).eval().requires_grad_(False)
+        for layer in self.net.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                kernel = layer.weight.data.contiguous(memory_format=torch.channels_last)
+                layer.weight.data = kernel
+        self.reach = SIDE * (realism.shape.reach + 1)
+
+    @torch.inference_mode()
+    def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
+        """See Restoring."""
+        told = torch.tensor([described(about.codec, about.quantiser)], device=self.device)
+        white = white * self.loud
+        correction, amplitude = self.net(base, told.expand(len(base), -1), white, about.size)
+        return big + added(correction, amplitude, bands(white))
+
+
+def load(name: str, knob: float, device: str = "cpu", path: Path | None = None) -> Restoring:
+    """The restorer of that name for a knob k. ConfigError if there is none, or its weights are not
+    what they should be."""
+    if name not in NAMES:
+        raise unknown("restorer", name, NAMES)
+    at = path or files("gvcc.priors") / "weights/restorer.safetensors"
+    try:
+        data = at.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"restorer weights {at}: {e.strerror}") from e
+    config, tensors, digest = nano.unpack(data, str(at))
+    realism, fidelity = (
+        nano.build(Restorer, RestorerShape, config, part, tensors, str(at))
+        for part in ("realism", "fidelity")
+    )
+    return NanoRestorer(realism, fidelity, digest, knob, device)
