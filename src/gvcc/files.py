@@ -25,8 +25,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import platformdirs
-
 from gvcc.errors import ConfigError, GvccError
 
 PART = ".part"  # suffix of a file that grows
@@ -39,6 +37,8 @@ def cache() -> Path:
     """The folder for what can be fetched or made again."""
     if own := os.environ.get("GVCC_CACHE"):
         return Path(own)
+    import platformdirs  # not there where PyTorch is all there is (training/gpu.py)
+
     return platformdirs.user_cache_path("gvcc", appauthor=False)
 
 

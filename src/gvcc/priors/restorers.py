@@ -1,7 +1,7 @@
 """What makes pictures of a base's: the networks by name, with their weights.
 
 `nano` ships in the package, two sets of weights of one network, which the knob interpolates:
-realism (k = 1) and fidelity (k = 2).
+realism (k = 1) and fidelity (k = 2). `realesrgan` is esrgan.py's.
 """
 
 from __future__ import annotations
@@ -14,20 +14,31 @@ import torch
 from torch import Tensor
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.format.base import BaseRecord
-from gvcc.priors import devices, nano
+from gvcc.format.base import SIZES, BaseRecord
+from gvcc.priors import devices, esrgan, nano
 from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
 
-NAMES = ("nano",)
+NAMES = ("nano", "realesrgan")
 
 
 class Restoring(Protocol):
-    """One way to restore; `digest` names its weights in a header."""
+    """One way to restore; `digest` names its weights in a header, `sizes` are those of the bases
+    that it takes (BaseRecord.size), `reach` are the pixels around one that it is given."""
 
-    name: str
-    digest: bytes
-    device: torch.device
-    reach: int  # pixels around one that it depends on
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def reach(self) -> int: ...
 
     def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
         """Pictures t-1, t and t+1 of a base as they are coded [B,9,h,w], those at t enlarged
@@ -40,6 +51,7 @@ class NanoRestorer:
     """The network that ships."""
 
     name = "nano"
+    sizes = SIZES
 
     def __init__(self, realism: Restorer, fidelity: Restorer, digest: bytes, knob: float,
                  device: str = "cpu") -> None:  # fmt: skip
@@ -70,6 +82,8 @@ def load(name: str, knob: float, device: str = "cpu", path: Path | None = None) 
     what they should be."""
     if name not in NAMES:
         raise unknown("restorer", name, NAMES)
+    if name == "realesrgan":
+        return esrgan.load(knob, device, path)
     at = path or files("gvcc.priors") / "weights/restorer.safetensors"
     try:
         data = at.read_bytes()

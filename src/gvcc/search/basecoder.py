@@ -53,6 +53,8 @@ class BaseCoder:
         size, least = asked.base_size or "auto", min(header.height, header.width)
         possible = [s for s in SIZES if s == 1 or least >= s * _SMALLEST]
         self.sizes = possible if size == "auto" else [int(size)]
+        if size == "auto" and session.restorer is not None:  # it needs a size that it takes
+            self.sizes = [s for s in possible if s in session.restorer.sizes] or possible
         self.codecs = bases.chosen(asked.base or "auto")
         self.reached: dict[tuple[str, int], int] = {}  # index of the GOP before, about
 
@@ -113,7 +115,8 @@ class BaseCoder:
 
     def _restored(self, found: BaseRecord) -> BaseRecord:
         """The base with the mark that it is to be restored, where that makes it look better."""
-        return replace(found, restored=self.header.restorer is not None and helps(found))
+        restorer = self.session.restorer
+        return replace(found, restored=restorer is not None and helps(restorer, found))
 
     def recall(self, made: BaseRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding

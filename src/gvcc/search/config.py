@@ -264,6 +264,8 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
             raise ConfigError(f"base share is {config.base_share}, expected above 0 to 1")
         p["base_share"] = config.base_share
     restores = config.restorer not in (None, "off")
+    if config.restorer == "realesrgan" and config.base_size == "1":
+        raise ConfigError("restorer realesrgan is for base sizes 2 and 4")
     p["restorer"] = config.restorer if restores and config.restorer else ""
     if p["base_share"] < 1:
         p["scheduled"] = config.atoms is None

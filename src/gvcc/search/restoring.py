@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gvcc.format.base import BaseRecord
+from gvcc.priors.restorers import Restoring
 
 
-def helps(base: BaseRecord) -> bool:
-    """Whether the restorer makes a base look better."""
-    return True
+def helps(restorer: Restoring, base: BaseRecord) -> bool:
+    """Whether a restorer makes a base look better."""
+    return base.size in restorer.sizes

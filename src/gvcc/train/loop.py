@@ -13,6 +13,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -136,8 +137,11 @@ class Run:
         if self.checkpoint.exists():
             self._resume()
 
-    def train(self, progress: Progress | None = None) -> dict[str, Tensor]:
-        """Train to the recipe's last step; returns the averaged weights.
+    def train(
+        self, progress: Progress | None = None, over: Callable[[], bool] = lambda: False
+    ) -> dict[str, Tensor]:
+        """Train to the recipe's last step, or until it is `over` (then a checkpoint is left);
+        returns the averaged weights.
 
         Raises TrainingError, naming the checkpoint to go on from, if the loss or its gradient is
         not finite.
@@ -170,8 +174,11 @@ class Run:
                 self.curve.append(row | self._validate())
                 self._losses = []
                 self._write_curve()
-            if self.step % recipe.checkpoint_every == 0 or last:
+            stopped = over()
+            if self.step % recipe.checkpoint_every == 0 or last or stopped:
                 self._save()
+            if stopped:
+                break
         return self.average
 
     def _check(self, what: str, value: float) -> None:
@@ -229,7 +236,8 @@ class Run:
         writer.writeheader()
         writer.writerows(self.curve)
         files.write(self.out / "curve.csv", text.getvalue().encode())
-        plot_curve(self.curve, self.out / "curve.png")
+        if find_spec("matplotlib"):
+            plot_curve(self.curve, self.out / "curve.png")
 
 
 def plot_curve(curve: list[dict[str, float]], path: Path) -> None:

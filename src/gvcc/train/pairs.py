@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from gvcc.errors import ConfigError
 from gvcc.pictures import base, enlarge
 from gvcc.train.dataset import Dataset
 from gvcc.train.loop import Progress
+from gvcc.train.packed import ODDS, About, Pair
 
 FRAMES, SIDE = 17, 256
 # Indices of quality, finest and coarsest, by codec and size: some .004 to .25 bits per pixel.
@@ -26,26 +27,6 @@ _RANGES = {
     ("vvc", 1): (8 * 26, 8 * 51), ("vvc", 2): (8 * 18, 8 * 44), ("vvc", 4): (8 * 13, 8 * 36),
 }  # fmt: skip
 _PRESETS = {"av1": "8", "vvc": "fast"}
-ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
-
-
-@dataclass(frozen=True)
-class About:
-    """How a pair was made."""
-
-    codec: str
-    size: int
-    quantiser: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A clip [T,H,W,3] and its base as coded [T,h,w,3], uint8."""
-
-    about: About
-    clip: NDArray[np.uint8]
-    base: NDArray[np.uint8]
 
 
 class Pairs:

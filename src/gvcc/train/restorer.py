@@ -10,6 +10,7 @@ trained on: they judge.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gvcc.metrics import metrics, perceptual
-from gvcc.pictures import enlarge
 from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
 from gvcc.train.critic import Critic, critic_loss, fooled
 from gvcc.train.loop import Recipe
-from gvcc.train.pairs import ODDS, Pair, Pairs
+from gvcc.train.packed import ODDS, Pair
 
 _WINDOWS = (16, 8, 4, 2, 2)  # values of each tap of VGG-16 that are taken together
 
@@ -53,15 +53,16 @@ class RestorerTask:
     both."""
 
     def __init__(
-        self, restorer: Restorer, data: Pairs, recipe: RestorerRecipe, device: torch.device | str
-    ) -> None:
+        self, restorer: Restorer, training: Sequence[Pair], held: Sequence[Pair],
+        recipe: RestorerRecipe, device: torch.device | str,
+    ) -> None:  # fmt: skip
         self.recipe, self.device = recipe, torch.device(device)
         self.restorer = restorer
         self.critic = Critic() if recipe.critic else None
         parts = {"restorer": restorer, **({"critic": self.critic} if self.critic else {})}
         self.model = nn.ModuleDict(parts).to(device)
-        self.held = data.held
-        self.by_size = {s: [p for p in data.training if p.about.size == s] for s in ODDS}
+        self.held = held
+        self.by_size = {s: [p for p in training if p.about.size == s] for s in ODDS}
         self.losses = perceptual.losses("vgg", str(self.device)) if self.for_the_eye else None
 
     @property
@@ -128,7 +129,7 @@ class RestorerTask:
                     ratio = measure(wanted, shown) / max(measure(wanted, plain), 1e-6)
                     ratios.setdefault(f"{name} / base", []).append(ratio)
         means = {n: math.exp(sum(map(math.log, v)) / len(v)) for n, v in ratios.items()}
-        return {"PSNR over base, dB": sum(gain) / len(gain), **means}
+        return {"PSNR over base, dB": sum(gain) / len(gain), **means} if gain else {}
 
 
 def texture(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
@@ -163,9 +164,8 @@ def _neighbours(pair: Pair, t: int) -> np.ndarray:
 def whole(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of a pair's middle picture: neighbours [9,h,w], enlarged [3,H,W], target [3,H,W]."""
     t = len(pair.clip) // 2
-    h, w = pair.clip.shape[1:3]
-    big = enlarge.enlarged(pair.base[t], h, w, pair.about.size)
-    return _neighbours(pair, t), big.transpose(2, 0, 1), pair.clip[t].transpose(2, 0, 1)
+    big, target = (x[t].transpose(2, 0, 1) for x in (pair.enlarged, pair.clip))
+    return _neighbours(pair, t), big, target
 
 
 def _cut(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -175,15 +175,10 @@ def _cut(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[np.ndarray, .
     h, w = pair.clip.shape[1:3]
     crop = min(crop, h, w)
     y, x = (int(rng.integers(0, (n - crop) // SIDE + 1)) * SIDE for n in (h, w))
-    wide = [max(0, y // size - 4), max(0, x // size - 4)]
-    ends = [min(h // size, (y + crop) // size + 4), min(w // size, (x + crop) // size + 4)]
-    part = pair.base[t, wide[0] : ends[0], wide[1] : ends[1]]
-    big = enlarge.enlarged(part, part.shape[0] * size, part.shape[1] * size, size)
-    top, left = y - wide[0] * size, x - wide[1] * size
-    big = big[top : top + crop, left : left + crop]
     small = _neighbours(pair, t)[:, y // size : (y + crop) // size, x // size : (x + crop) // size]
-    target = pair.clip[t, y : y + crop, x : x + crop]
-    out: list[np.ndarray] = [small, big.transpose(2, 0, 1), target.transpose(2, 0, 1)]
+    big, target = (a[t, y : y + crop, x : x + crop].transpose(2, 0, 1)
+                   for a in (pair.enlarged, pair.clip))  # fmt: skip
+    out: list[np.ndarray] = [small, big, target]
     flip, turn = rng.random(2) < 0.5
     if flip:
         out = [a[:, :, ::-1] for a in out]

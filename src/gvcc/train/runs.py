@@ -19,6 +19,7 @@ from gvcc.files import write
 from gvcc.priors import autoencoder as autoencoders
 from gvcc.priors import devices, nano, transformer
 from gvcc.priors.autoencoder import Autoencoder
+from gvcc.priors.restorer import Restorer
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer
 from gvcc.train import restorer as restorers
@@ -119,12 +120,22 @@ def restorer(
     model = restorers.empty(asked)
     if begin is not None:
         model.load_state_dict(_state(begin, "restorer", model))
-    task = RestorerTask(model, pairs, asked, at)
+    task = RestorerTask(model, pairs.training, pairs.held, asked, at)
     task.model.load_state_dict(Run(task, asked, out).train(progress))
+    return write_restorer(model, out)
+
+
+def write_restorer(model: Restorer, out: Path) -> Path:
+    """One set of weights of the restorer as out/restorer.safetensors."""
     path = out / "restorer.safetensors"
     state = {f"restorer.{k}": v for k, v in model.state_dict().items()}
     write(path, nano.pack({"restorer": vars(model.shape)}, state))
     return path
+
+
+def state_of(path: Path, part: str) -> dict[str, Tensor]:
+    """The float32 tensors of one network in a weights file."""
+    return nano.state(part, _unpack(path)[1])
 
 
 def _unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], bytes]:
@@ -147,7 +158,7 @@ def _keep(trained: Path, own: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _state(path: Path, part: str, like: nn.Module) -> dict[str, Tensor]:
     """One network's tensors in a weights file; ConfigError if they are not shaped as `like`."""
-    state = nano.state(part, _unpack(path)[1])
+    state = state_of(path, part)
     for name, value in like.state_dict().items():
         if name not in state or state[name].shape != value.shape:
             got = tuple(state[name].shape) if name in state else "missing"
