@@ -60,6 +60,25 @@ def train_autoencoder(
     say(f"{path}: {path.stat().st_size} bytes")
 
 
+@app.command("nano-decoder")
+def train_decoder(
+    data: Data,
+    out: Out,
+    nano: Annotated[Path | None, typer.Option("--nano",
+        help="The nano.safetensors to begin with; default: the one that ships.")] = None,
+    recipe: RecipeName = None,
+    cache: Cache = None,
+    device: TrainDevice = "cpu",
+) -> None:  # fmt: skip
+    """Fine-tune the decoder of nano's autoencoder on coded latents; leaves nano.safetensors for
+    --prior nano:FILE."""
+    from gvcc.train import runs
+
+    with progress_bar("train nano-decoder", lines=30) as progress:
+        path = runs.decoder(data, out, recipe, cache, device, progress, nano)
+    say(f"{path}: {path.stat().st_size} bytes")
+
+
 @app.command("nano-restorer")
 def train_restorer(
     data: Data,

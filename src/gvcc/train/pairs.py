@@ -9,6 +9,7 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,5 +83,5 @@ def read(path: Path) -> Pair:
         with np.load(path) as held:
             about: dict[str, Any] = json.loads(held["about"].tobytes())
             return Pair(About(**about), held["clip"], held["base"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as e:
         raise ConfigError(f"{path} is no pair: {e}") from None

@@ -1,4 +1,4 @@
-"""The two training runs of `nano`, from a folder of clips to a weights file.
+"""The training runs of `nano`, from a folder of clips to a weights file.
 
 Each lives in a folder of its own (see loop.py) and goes on where it stopped.
 """
@@ -22,9 +22,11 @@ from gvcc.priors.autoencoder import Autoencoder
 from gvcc.priors.restorer import Restorer
 from gvcc.priors.spectrum import StationaryGaussian
 from gvcc.priors.transformer import Transformer
+from gvcc.train import decoder as decoders
 from gvcc.train import restorer as restorers
 from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
 from gvcc.train.dataset import Dataset, manifest_text
+from gvcc.train.decoder import DecoderRecipe, DecoderTask
 from gvcc.train.flow import FlowRecipe, FlowTask, encode_pool, fit_spectrum, held_out_latents
 from gvcc.train.loop import Progress, Recipe, Run, load_recipe
 from gvcc.train.pairs import Pairs
@@ -97,6 +99,37 @@ def flow(
     net.load_state_dict(average)
     path = out / "nano.safetensors"
     write(path, nano.pack(*nano.parts(auto, net, power)))
+    return path
+
+
+def decoder(
+    data: Path,
+    out: Path,
+    recipe: str | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    trained: Path | None = None,
+) -> Path:
+    """Fine-tune the decoder of the `trained` nano (None: the one that ships); returns
+    out/nano.safetensors, all else in it as before. Otherwise as `autoencoder`. The examples lie in
+    a folder "examples" in the cache."""
+    at = devices.ready(devices.pick(device))
+    asked = prepare(out, "nano-decoder", recipe, at.type, DecoderRecipe)
+    shipped = Path(str(files("gvcc.priors"))) / "weights/nano.safetensors"
+    config, tensors = _keep(trained or shipped, out / "begin.safetensors")
+    prior = nano.load(device, out / "begin.safetensors")
+    source = open_data(data, out, cache, asked, progress)
+    folder = (cache or out.parent / "cache") / f"examples-{prior.spec.digest.hex()}"
+    examples = decoders.Examples(
+        source, prior, folder, asked.examples, asked.held, asked.seed, progress
+    )
+    auto = nano.build_autoencoder(config, tensors, str(out))
+    task = DecoderTask(auto, examples.training, examples.held, asked, at)
+    task.model.load_state_dict(Run(task, asked, out).train(progress))
+    path = out / "nano.safetensors"
+    changed = {f"autoencoder.{k}": v for k, v in auto.state_dict().items()}
+    write(path, nano.pack(config, tensors | {k: v for k, v in changed.items() if k in tensors}))
     return path
 
 
