@@ -80,7 +80,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def coded(clip: Path) -> Path:
-    """The clip in two GOPs, of 5 and 4 frames."""
+    """The clip along trajectories, in two GOPs of 5 and 4 frames."""
     path = clip.with_name("clip.gvcc")
-    path.write_bytes(gvcc.encode(clip, gvcc.EncodeConfig(gop=5, size=400)))
+    path.write_bytes(gvcc.encode(clip, gvcc.EncodeConfig(mode="t2v", gop=5, size=400)))
     return path

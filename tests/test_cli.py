@@ -35,7 +35,7 @@ def test_encode_decode_compare_inspect(run: Run, clip: Path, tmp_path: Path) -> 
     size = file.stat().st_size
     assert done.err.splitlines()[-1].startswith(f"{file}: {size} bytes, ")
     assert re.search(r"9 frames 48x32 in \d+\.\d s$", done.err)
-    assert "encode: gop 1/2, step 20/20, " in done.err
+    assert "encode: gop 1/2, step 8/8, " in done.err
 
     done = run("decode", file, "-o", back)
     assert done.code == 0 and done.out == b""
@@ -45,7 +45,7 @@ def test_encode_decode_compare_inspect(run: Run, clip: Path, tmp_path: Path) -> 
     done = run("inspect", file)
     assert done.code == 0 and done.err == ""
     text = done.out.decode()
-    for part in ("nano", "hadamard", "0-4", "5-8", f"{size}", "100%", "bit/pixel"):
+    for part in ("nano", "vvc", "restored", "0-4", "5-8", f"{size}", "100%", "bit/pixel"):
         assert part in text
 
     done = run("compare", clip, back, "--gvcc", file)
@@ -110,13 +110,25 @@ def test_one_frame_to_png(run: Run, clip: Path, coded: Path, tmp_path: Path) -> 
 
 
 def test_pipes_in_one_process(run: Run, clip: Path, coded: Path) -> None:
-    done = run("encode", "-", "-o", "-", "--gop", "5", "--size", "400", stdin=clip.read_bytes())
+    done = run(
+        "encode",
+        "-",
+        "-o",
+        "-",
+        "--gop",
+        "5",
+        "--size",
+        "400",
+        "--mode",
+        "t2v",
+        stdin=clip.read_bytes(),
+    )
     assert done.code == 0 and done.out == coded.read_bytes()
     assert run("inspect", "-", stdin=done.out).code == 0
 
 
 def test_pipes_in_two_processes(clip: Path, coded: Path) -> None:
-    encode = [*GVCC, "encode", "-", "-o", "-", "--gop", "5", "--size", "400", "--verify"]
+    encode = [*GVCC, *"encode - -o - --gop 5 --size 400 --mode t2v --verify".split()]
     decode = [*GVCC, "decode", "-", "-o", "-"]
     with (
         clip.open("rb") as source,
@@ -184,7 +196,7 @@ _REPORT = "file frames width height fps bytes bits_per_pixel kbps seconds"
 _JSON = {
     "encode": f"{_REPORT} preset prior mode notices",
     "verify": f"{_REPORT} preset prior mode notices verified",
-    "decode": "file frames width height fps seconds notices problems",
+    "decode": "file frames width height fps seconds base_only notices problems",
     "inspect": "version header gops audio problems bytes where bits_per_pixel kbps",
     "compare": "psnr_rgb_db ms_ssim vmaf vmaf_neg temporal_error temporal_activity_ratio tof "
                "frames width height notes bytes bits_per_pixel kbps",
@@ -265,7 +277,7 @@ def test_progress_on_a_terminal_and_nothing_left_of_it(
         file=shown, force_terminal=True, color_system=None, width=80, highlight=False, markup=False
     )
     monkeypatch.setattr("gvcc.cli.terminal.err", terminal)
-    assert run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5").code == 0
+    assert run("encode", clip, "-o", tmp_path / "a.gvcc", "--gop", "5", "--mode", "t2v").code == 0
     text = shown.getvalue()
     state = r"encode ━+ gop 2/2, step 20/20, \d+\.\d kB eta \d+:\d\d:\d\d"
     assert re.search(state, text)
@@ -299,7 +311,7 @@ _FLAGS = {
         "--base-only",
     },
     "inspect": {"source", "--json"},
-    "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json"},
+    "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json", "--perceptual"},
     "demo": {"--out", "--clip", "--bpp"},
     "eval run": {
         "clips", "--out", "--preset", "--codecs", "--rates", "--frames", "--height", "--own-size",
@@ -324,6 +336,7 @@ _FLAGS = {
     "train nano-flow": {
         "data", "-o --out", "--autoencoder", "--recipe", "--begin", "--cache", "--device",
     },
+    "train nano-decoder": {"data", "-o --out", "--nano", "--recipe", "--cache", "--device"},
     "train nano-restorer": {"data", "-o --out", "--recipe", "--begin", "--cache", "--device"},
 }  # fmt: skip
 

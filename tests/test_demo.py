@@ -26,6 +26,12 @@ from gvcc.pictures.media import Video
 FILES = {"source.mp4", "demo.gvcc", "decoded", "decoded.mp4", "side-by-side.png"}
 
 
+@pytest.fixture(autouse=True)
+def one_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow presets of three encoders take longer than all the rest."""
+    monkeypatch.setattr(demo, "_RIVALS", ("svt-av1",))
+
+
 def clip(path: Path, t: int = 9, h: int = 32, w: int = 48) -> str:
     n, y, x = np.ogrid[:t, :h, :w]
     planes = np.broadcast_arrays(x * 200 // w + 5 * n, y * 200 // h + 0 * n, (x + y) + 0 * n)

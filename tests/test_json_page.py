@@ -16,11 +16,12 @@ import pytest
 import tiny_models
 import typer
 from cli_runner import Run, frames
+from test_perceptual import weights  # noqa: F401  (a fixture)
 
 import gvcc
 from gvcc import cli
 from gvcc.eval import ab, table6
-from gvcc.metrics import weights
+from gvcc.metrics import weights as fetching
 from gvcc.pictures import media, stillcodecs
 from gvcc.priors import diffusion
 from gvcc.records import Audio, Packet, Video
@@ -232,6 +233,7 @@ def test_inspect(printed: Printed) -> None:
     assert named == [*(codec.name for codec in stillcodecs.CODECS), "none", "?"]
 
 
+@pytest.mark.usefixtures("weights")
 def test_compare(printed: Printed, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 255, (2, 164, 168, 3), np.uint8)
@@ -239,7 +241,7 @@ def test_compare(printed: Printed, tmp_path: Path) -> None:
         media.write(Video(pictures, Fraction(25)), tmp_path / f"{name}.y4m")
     moving, tiny = tmp_path / "moving.y4m", tmp_path / "tiny.y4m"
     check("compare", [
-        printed("compare", moving, moving, "--json"),
+        printed("compare", moving, moving, "--json", "--perceptual"),
         printed("compare", tiny, tiny, "--gvcc", VECTORS / "valid/paper.gvcc", "--json"),
     ])  # fmt: skip
 
@@ -318,5 +320,5 @@ def test_types_are_read_as_written() -> None:
 
 
 def test_eval_weights(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "fetch", lambda _: dict(weights.EXPECTED))
+    monkeypatch.setattr(fetching, "fetch", lambda _: dict(fetching.EXPECTED))
     check("eval weights", [printed("eval", "weights", "--json")])

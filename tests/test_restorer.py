@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_runner import Run
 
 from gvcc import codec
 from gvcc.decode import restore
@@ -280,7 +282,7 @@ def test_other_weights_are_refused(coded: codec.Encoding):
     ({"restorer": "x"}, "unknown restorer 'x'"),
     ({"base_share": 0.5, "restorer": "nano"}, "bases alone"),
     ({"mode": "t2v", "base": None, "gop": None, "restorer": "nano"}, "modes v2v and auto"),
-    ({"base_share": 1.0, "restorer": "off", "knob": 1.5}, "of a trajectory"),
+    ({"base_share": 1.0, "restorer": "off", "knob": 1.5}, "knob changes nothing"),
 ])  # fmt: skip
 def test_what_does_not_go_together(bad):
     asked, message = bad
@@ -295,6 +297,19 @@ def test_quality_is_of_what_is_shown():
     assert all(g.base and g.base.restored for g in stream.gops)
     off = video().frames.astype(float) - made.frames
     assert abs(10 * np.log10(255**2 / np.square(off).mean()) - 30) < 1.5
+
+
+def test_a_knob_that_changes_nothing_is_said(run: Run, tmp_path: Path):
+    plain, out = tmp_path / "a.gvcc", tmp_path / "a.y4m"
+    plain.write_bytes(codec.encode(video(), config(restorer="off")).data)
+    done = run("decode", plain, "-o", out, "--knob", "1.5", "--json")
+    assert done.code == 0 and "--knob changes nothing" in done.err
+    assert "--knob changes nothing" in json.loads(done.out)["notices"][0]["text"]
+    plain.write_bytes(codec.encode(video(), config()).data)
+    done = run("decode", plain, "-o", out, "-y", "--knob", "1.5")
+    assert done.code == 0 and "changes nothing" not in done.err
+    done = run("decode", plain, "-o", out, "-y", "--base-only", "--json")
+    assert json.loads(done.out)["base_only"] is True and "bases alone" in done.err
 
 
 def test_auto_has_restored_bases():

@@ -78,7 +78,7 @@ def test_frames_from_a_pipe() -> None:
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (5, 5), (6, 5), (0, 35), (34, None)])
 def test_frames_that_are_not_there(start: int, end: int | None) -> None:
     data = made("t2v", FRAMES, SIZE)[1].data
-    with pytest.raises(gvcc.ConfigError, match="are not within the clip's 34"):
+    with pytest.raises(gvcc.ConfigError, match="are not within|beyond the clip's 34"):
         codec.Decoder(BytesIO(data), prior(), start=start, end=end)
 
 

@@ -22,7 +22,9 @@ from gvcc.format import parser
 from gvcc.format.bitstream import Limits
 from gvcc.pictures import base, media
 from gvcc.records import Video
+from gvcc.search import basecoder
 from gvcc.search.config import EncodeConfig
+from gvcc.search.quality import goal
 
 FRAMES, HEIGHT, WIDTH = 26, 66, 90
 VIDEO = Video(demo_clip(FRAMES, HEIGHT, WIDTH), Fraction(25))
@@ -149,10 +151,11 @@ def test_a_target_that_no_base_reaches_is_told_with_what_can_be() -> None:
     ({"mode": "t2v"}, "base is for modes v2v and auto, not t2v"),
     ({"preset": "paper"}, "no mode v2v"),
     ({"base": "hevc"}, "unknown base 'hevc'"), ({"base_size": "3"}, "unknown base size '3'"),
-    ({"stop": 4, "size": None}, "stop is of a trajectory"), ({"seed": 3}, "seed is of a traj"),
-    ({"atoms": 3, "size": None}, "atoms is of a traj"), ({"knob": 1.0}, "knob is of a traj"),
+    ({"stop": 4, "size": None}, "stop is of a trajectory"), ({"seed": 3}, "seed changes nothing"),
+    ({"atoms": 3, "size": None}, "atoms is of a traj"), ({"knob": 1.0}, "knob changes noth"),
     ({"base_share": 0.0}, "base share is 0"), ({"base_share": 1.1}, "base share is 1.1"),
     ({"mode": "i2v", "base": None, "base_share": 0.5}, "base share is for modes v2v and auto"),
+    ({"reuse": 2}, "reuse is for modes without a base"), ({"steps": 9}, "steps is for modes with"),
     ({"coder": "rcc"}, "coder is of a trajectory"), ({"gop": 2000}, "GOP length is 2000"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(more: dict, says: str) -> None:
@@ -206,9 +209,9 @@ def test_auto_takes_what_codes_pictures_of_this_size() -> None:
     tiny = Video(demo_clip(3, 17, 24), Fraction(25))
     made = codec.encode(tiny, config(base="auto", size=900, gop=None), tiny_prior.load())
     assert made.frames.shape == tiny.frames.shape
-    with pytest.raises(base.Refused, match="^vvc codes no base of 24x24: "):
+    with pytest.raises(base.Refused, match="^vvc codes no base of 3 pictures of 24x24 "):
         codec.encode(tiny, config(base="vvc", size=900, gop=None), tiny_prior.load())
-    with pytest.raises(base.Refused, match="^vvc codes no base of 16x16: "):
+    with pytest.raises(base.Refused, match="^vvc codes no base of 3 pictures of 16x16 "):
         codec.encode(Video(demo_clip(3, 16, 16), Fraction(25)), config(base="vvc"),
                      tiny_prior.load())  # fmt: skip
 
@@ -217,3 +220,11 @@ def test_the_usual_size_grows_where_no_base_is_so_small() -> None:
     video = Video(demo_clip(9, 16, 16), Fraction(25))
     made = codec.encode(video, EncodeConfig(mode="v2v", base="av1"), tiny_prior.load())
     assert np.array_equal(shown(made.data), made.frames)
+
+
+def test_a_quality_is_rather_passed_than_missed() -> None:
+    """Of the qualities that a base can have: the nearest within the tolerance, then above it."""
+    aim = goal("psnr:30")
+    t = aim.tolerance
+    order = [30 + 0.1 * t, 30 - 0.9 * t, 30 + 2 * t, 30 + 9 * t, 30 - 1.1 * t, 30 - 3 * t]
+    assert sorted(reversed(order), key=lambda q: basecoder._miss(q, aim)) == order

@@ -75,6 +75,8 @@ class Decoder:
         devices.check_name(device)
         self.start, self.end = start, header.frames if end is None else end
         if not 0 <= self.start < self.end <= header.frames:
+            if self.start >= header.frames:
+                raise ConfigError(f"frame {self.start} is beyond the clip's {header.frames}")
             raise ConfigError(
                 f"frames {self.start} to {self.end} are not within the clip's {header.frames}"
             )
@@ -104,6 +106,7 @@ class Decoder:
                 self._layout(), self.start, self.end, blended, self.prior.spec.causal
             )
         self._seen = self.delivered = 0
+        self.knob_used = False
 
     def _sound(
         self, found: StoredGop | Audio | LostAudio, wanted: bool, ranged: bool
@@ -233,6 +236,8 @@ class Decoder:
         record, shown = None, 0
         try:
             record = coded.record(header)
+            own = record.base
+            self.knob_used |= own is None or own.over is not None or own.restored
             if record.base is not None and (record.base.over is None or self._base_only):
                 calls = g.frames
                 tail = assembler.made[:0]

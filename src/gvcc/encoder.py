@@ -221,7 +221,9 @@ class _Encoder:
         for n, g in enumerate(options):
 
             def observe(step: int, symbols: int, n: int = n) -> None:
-                self._tell(i, n * steps + step + 1, len(options) * steps, "code", symbols)
+                # With a goal the pass goes further than what is kept of it.
+                kept = symbols if self.parameters.goal is None else 0
+                self._tell(i, n * steps + step + 1, len(options) * steps, "code", kept)
 
             try:
                 own = frames[g.start - self.gops[i].start :]

@@ -47,6 +47,7 @@ from gvcc.cli.terminal import (
     read_bytes,
     say,
     tell,
+    told_of,
 )
 from gvcc.errors import ConfigError, GvccError, TargetUnreachable, unknown
 from gvcc.priors import devices
@@ -140,6 +141,7 @@ def decode(
     from gvcc import codec
     from gvcc.format import parser
     from gvcc.pictures import media, media_out
+    from gvcc.records import Notice
 
     kind = media_out.kind_of(output)
     if kind not in (*media_out.KINDS, "/"):
@@ -154,10 +156,11 @@ def decode(
     file = cast(BinaryIO, Following(source)) if follow else open_stream(source)
     if (start or end) and not file.seekable():
         file = BytesIO(file.read())
-    rate = parser.StreamReader(file).header.fps if start or end else Fraction(1)
+    with told_of(source):
+        rate = parser.StreamReader(file).header.fps if start or end else Fraction(1)
     if start or end:
         file.seek(0)
-    with codec_bar("decode") as bar:
+    with codec_bar("decode") as bar, told_of(source):
         clip = codec.Decoder(
             file, prior, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
             offload=offload, audio=audio and kind in media_out.WITH_SOUND, base_only=base_only,
@@ -171,20 +174,27 @@ def decode(
     report: dict[str, Any] = {"file": output, "frames": clip.delivered, "width": clip.width,
               "height": clip.height, "fps": str(clip.fps)}  # fmt: skip
     report["seconds"] = round(time.monotonic() - begin, 2)
+    report["base_only"] = base_only
+    if knob is not None and not clip.knob_used:
+        text = "--knob changes nothing: there are only bases, and nothing is done to them"
+        notices = (*notices, Notice("note", text))
     report["notices"] = [asdict(notice) for notice in notices]
     report["problems"] = [*clip.damage, *([] if clip.cut is None else [str(clip.cut)])]
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     tell(notices)
-    say(f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
-         f"{report['fps']} fps in {report['seconds']:.1f} s")  # fmt: skip
+    say(
+        f"{output}: {report['frames']} frames {report['width']}x{report['height']}, "
+        f"{report['fps']} fps in {report['seconds']:.1f} s{', bases alone' * base_only}"
+    )
     for text in clip.damage:
         say(f"gvcc: {text}")
-    if clip.cut is not None:
-        raise clip.cut
+    with told_of(source):
+        if clip.cut is not None:
+            raise clip.cut
     if clip.damage:
-        raise GvccError("what could not be decoded, GOPs (concealed) and sound (left out): "
-                        f"{len(clip.damage)}")  # fmt: skip
+        raise GvccError(f"{source} is damaged in {len(clip.damage)} place(s), see above: GOPs are "
+                        "concealed, sound is left out")  # fmt: skip
 
 
 def _frame(text: str, fps: Fraction) -> int:
@@ -205,7 +215,8 @@ def inspect(source: CodedFile, as_json: Json = False) -> None:
     from gvcc.format import parser
 
     data = read_bytes(source)
-    found = parser.survey(data)
+    with told_of(source):
+        found = parser.survey(data)
     about = describe.as_dict(found, len(data))
     if as_json:
         sys.stdout.write(json.dumps(about) + "\n")
@@ -224,12 +235,14 @@ def compare(
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many frames.")]
     = None,
     fps: Rate = None,
+    seen: Annotated[bool, typer.Option("--perceptual",
+        help="LPIPS and DISTS as well; `gvcc eval weights` fetches their weights.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """PSNR, MS-SSIM, VMAF and temporal consistency of a decoded clip (needs the extra 'eval')."""
     from gvcc.cli import describe
     from gvcc.format import parser
-    from gvcc.metrics import metrics
+    from gvcc.metrics import metrics, perceptual
     from gvcc.pictures import media, media_time
 
     rate = None if fps is None else media_time.parse(fps)
@@ -237,10 +250,21 @@ def compare(
     tell(ref.notices, reference)
     got = media.read(decoded, frames=frames, fps=rate, audio=False)
     tell(got.notices, decoded)
+    counts = len(ref.frames), len(got.frames)
+    if counts[0] != counts[1]:
+        raise ConfigError(
+            f"{reference} has {counts[0]} frames and {decoded} {counts[1]}: --frames {min(counts)} "
+            "compares the first ones"
+        )
     figures = metrics.compare(ref.frames, got.frames, ref.fps)
+    if seen:
+        figures |= {f"lpips_{net}": perceptual.lpips(ref.frames, got.frames, net)
+                    for net in ("alex", "vgg")}  # fmt: skip
+        figures["dists"] = perceptual.dists(ref.frames, got.frames)
     if stream is not None:
         data = read_bytes(stream)
-        head = parser.read_header(data)[0]
+        with told_of(stream):
+            head = parser.read_header(data)[0]
         figures |= rates(len(data), (head.frames, head.height, head.width), head.fps)
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")

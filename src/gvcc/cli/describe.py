@@ -145,6 +145,9 @@ _LABELS = {
     "temporal_error": "temporal error, grey levels",
     "temporal_activity_ratio": "temporal activity, decoded / original",
     "tof": "tOF, pixels",
+    "lpips_alex": "LPIPS (alex)",
+    "lpips_vgg": "LPIPS (vgg)",
+    "dists": "DISTS",
     "bytes": "file, bytes",
     "bits_per_pixel": "bit/pixel",
     "kbps": "kbit/s",
@@ -165,3 +168,18 @@ def show_metrics(figures: dict[str, Any], console: Console) -> None:
     console.print(table)
     for note in figures.get("notes", []):
         console.print(f"note: {note}")
+
+
+def show_side_by_side(
+    title: str, names: list[str], sizes: list[int], values: list[dict[str, float | None]],
+    console: Console,
+) -> None:  # fmt: skip
+    """Metrics of what several codecs made of a clip, a column for each, with their bytes."""
+    from rich.table import Column, Table
+
+    table = Table("", *(Column(name, justify="right") for name in names), title=title)
+    table.add_row("bytes", *map(str, sizes))
+    for metric in values[0]:
+        cells = ["-" if v[metric] is None else f"{v[metric]:.4f}" for v in values]
+        table.add_row(_LABELS[metric], *cells)
+    console.print(table)

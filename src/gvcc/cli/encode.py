@@ -81,10 +81,11 @@ def encode(
         "and no output.")] = False,
     preset: Annotated[str, _how(help="default (ours), v2v (a base by a classical codec), paper "
         "(GVCC as published), or free-gvc (trajectory coding).")] = "default",
-    mode: Annotated[str | None, _how(help="t2v (no reference; all presets but free-gvc), i2v "
-        "(each GOP starts from the last decoded picture), flf2v (coded pictures at both ends), "
-        "auto (chooses per GOP; slow), overlap (preset free-gvc: GOPs share frames), or v2v (GOPs "
-        "of up to 10 s by AV1 or VVC, which the generator may go on from).")] = None,
+    mode: Annotated[str | None, _how(help="v2v (GOPs of up to 10 s by AV1 or VVC, which a network "
+        "makes better or the generator goes on from; default with prior nano), t2v (no reference; "
+        "default of others), i2v (each GOP starts from the last decoded picture), flf2v (coded "
+        "pictures at both ends), auto (chooses per GOP; slow), or overlap (preset free-gvc: GOPs "
+        "share frames).")] = None,
     base: Annotated[str | None, _how(help="Codec of bases (v2v, auto): vvc, av1, or auto (vvc "
         "where it can be encoded).")] = None,
     base_size: Annotated[str | None, _how(help="The base is coded at 1, 1/2 or 1/4 of each side: "
@@ -100,7 +101,8 @@ def encode(
     )] = priors.DEFAULT,
     knob: Annotated[float | None, _how(help="Default k for the decoder: "
         "1 realism ... 2 fidelity.")] = None,
-    gop: Annotated[int | None, _how(help="Frames per GOP, 4k+1.")] = None,
+    gop: Annotated[int | None, _how(help="Frames per GOP: 4k+1, any number for bases alone.")]
+    = None,
     overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
     refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
         "where a scene starts.")] = 0,
@@ -145,6 +147,9 @@ def encode(
 
     check_output(output, source, overwrite)
     place = files.target(output)
+    if place.path.suffix.lower() in media_out.KINDS:
+        say(f"note: {output} is a gvcc file, whatever its name says; `gvcc decode` makes a "
+            f"{place.path.suffix} of it")  # fmt: skip
     if place.straight and resume:
         raise ConfigError(f"--resume does not go with -o {output}, which is no regular file")
     if place.is_stdout and as_json:
@@ -203,8 +208,10 @@ def encode(
         report["published_bits"] = counts
     asked = config.target(clip.count, clip.height, clip.width, clip.fps)
     if asked is not None and total < 0.98 * asked and total < asked - 64:
-        say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: it "
-            "holds all that preset and prior have a use for")  # fmt: skip
+        why = "no quantiser of a base comes nearer" if parameters.only_base else \
+            "it holds all that preset and prior have a use for"  # fmt: skip
+        say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: "
+            f"{why}")  # fmt: skip
     if quality is not None and goal is not None:
         report["qualities"] = qualities
         _tell_missed(quality, goal, qualities)

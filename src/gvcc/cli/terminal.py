@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from gvcc import files
-from gvcc.errors import ConfigError, GvccError
+from gvcc.errors import ConfigError, FormatError, GvccError
 
 if TYPE_CHECKING:
     from gvcc.decode.session import Event, Progress
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # No markup: names of files and strings from files may hold brackets.
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 out = Console(highlight=False, markup=False, emoji=False)
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out.width = 200  # a pipe has no width: no column of a table is to be cut
 
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; '-' is stdout.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
@@ -192,6 +194,16 @@ def open_stream(name: str) -> BinaryIO:
         return open(name, "rb")
     except OSError as e:
         raise GvccError(f"{name}: cannot read: {e.strerror}") from None
+
+
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Let what is wrong with a coded file's bytes name the file."""
+    try:
+        yield
+    except FormatError as e:
+        e.args = (f"{'stdin' if name == '-' else name}: {e}",)
+        raise
 
 
 def read_bytes(name: str) -> bytes:

@@ -68,6 +68,9 @@ def coded(
     try:
         sets, stream = own.write(spool, fps, preset or own.preset, index)
     except stillcodecs.Unpackable as e:
-        reason = str(e).splitlines()[0]
-        raise Refused(f"{name} codes no base of {spool.width}x{spool.height}: {reason}") from None
+        other = "; base av1 has no such limit" if name == "vvc" else ""
+        raise Refused(
+            f"{name} codes no base of {spool.count} pictures of {spool.width}x{spool.height} "
+            f"(1/{size} of each side, to a multiple of 8){other}: {e}"
+        ) from None
     return BaseRecord(name, size, own.told(index), sets, stream)

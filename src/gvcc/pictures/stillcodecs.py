@@ -274,7 +274,8 @@ def run(given: list[str], wanted: list[str], source: bytes | Path) -> bytes:
     command = [path, "-v", "error", "-nostdin", "-threads", "1", *given, "-i", name, *wanted, "-"]
     done = subprocess.run(command, input=piped, capture_output=True)
     if done.returncode or not done.stdout:
-        raise Unpackable(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it fails"]
+        raise Unpackable(f"ffmpeg: {said[0]}")
     return done.stdout
 
 

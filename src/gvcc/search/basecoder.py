@@ -171,8 +171,9 @@ class BaseCoder:
         self, gop: Gop, spools: dict[int, Spool], wanted: Spool, goal: Goal,
         tell: Callable[[int], None],
     ) -> tuple[BaseRecord, float]:  # fmt: skip
-        """A base whose quality is as near to the goal's as half its tolerance, or the nearest one
-        found; at full size unless another is asked for."""
+        """A base whose quality is as near to the goal's as half its tolerance; else the nearest one
+        found within its tolerance, above it, or at all. At full size unless another is asked
+        for."""
         refused: base.Refused | None = None
         for name in self.codecs:
             try:
@@ -196,7 +197,7 @@ class BaseCoder:
             made = base.coded(spool, name, size, header.fps, asked)
             tell(n + 1)
             value = self._measured(gop, self._restored(made), wanted, goal)
-            if best is None or abs(value - goal.value) < abs(best[1] - goal.value):
+            if best is None or _miss(value, goal) < _miss(best[1], goal):
                 best = made, value
             if abs(value - goal.value) <= goal.tolerance / 2:
                 break
@@ -216,3 +217,11 @@ class BaseCoder:
             ref, out = (np.stack([*islice(pictures, n)]) for pictures in (own, shown))
             total += n * goal.measure(ref, out, self.header.fps)
         return total / wanted.count
+
+
+def _miss(value: float, goal: Goal) -> tuple[bool, bool, float]:
+    """How bad it is to end at a quality: outside the tolerance worse than inside, and there below
+    the goal worse than above."""
+    off = value - goal.value
+    outside = abs(off) > goal.tolerance
+    return outside, outside and off < 0, abs(off)

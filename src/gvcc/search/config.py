@@ -22,6 +22,9 @@ CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 RESTORERS = ("off", *restorers.NAMES)
+TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "steps", "coder", "g_scale", "overlap",
+              "alignment")  # fmt: skip
+"""What is of a trajectory alone."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,22 @@ class EncodeConfig:
     `quality` ("vmaf:60", see quality.METRICS; each GOP stops where it has it) and `stop` (the coded
     steps of every GOP) is the target; the first three count the whole file. Without one, `paper`
     uses its M and the others aim at 0.05 bits per pixel. `coder` is "codebook" (the preset's own)
-    or "rcc". `atoms` is M, the same for every frame-step (uniform
-    allocation); `tail_atoms` is M_tail, for the last two latent frames in mode i2v (without it M
-    there too, but in preset `paper` as it is). `codebook` is K, of the gaussian codebook or the
-    most candidates of a chunk of `rcc`. `g_scale` is that of preset `paper`. None means: as the
-    preset or the prior has it. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan;
-    `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where a chain
-    goes on. `reuse` calls the network at every so-many-th coded step only and keeps its x0hat
-    between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1", "vvc",
-    "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1", "2",
-    "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's bytes that
-    its base gets: with less than 1 the generator goes on from it, on GOPs of its own length;
-    otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures better. In
-    mode auto a GOP with a base is one of the choices. `settings` are those of the prior that change
-    its output; `offload` keeps its network in the main memory, block by block on the device.
-    `device` is where the prior is loaded, a name as of devices.pick: a prior that is given stays
-    where it is.
+    or "rcc". `atoms` is M, the same for every frame-step (uniform allocation); `tail_atoms` is
+    M_tail, for the last two latent frames in mode i2v (without it M there too, but in preset
+    `paper` as it is). `codebook` is K, of the gaussian codebook or the most candidates of a chunk
+    of `rcc`. `g_scale` is that of preset `paper`. None means: as the preset or the prior has it;
+    the mode of preset `default` is v2v where the prior has a restorer and nothing of TRAJECTORY is
+    asked for. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a
+    GOP at each scene cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse`
+    calls the network at every so-many-th coded step only and keeps its x0hat between: faster, and a
+    little worse. In mode v2v `base` is the codec of the base ("av1", "vvc", "auto": what is at
+    hand), and `base_size` the part of each side that it is coded at ("1", "2", "4", "auto"); GOPs
+    are up to ten seconds long. `base_share` is the part of a GOP's bytes that its base gets: with
+    less than 1 the generator goes on from it, on GOPs of its own length; otherwise `restorer`
+    ("off", or a name as of priors.restorers) makes its pictures better. In mode auto a GOP with a
+    base is one of the choices. `settings` are those of the prior that change its output; `offload`
+    keeps its network in the main memory, block by block on the device. `device` is where the prior
+    is loaded, a name as of devices.pick: a prior that is given stays where it is.
     """
 
     preset: str = "default"
@@ -137,6 +140,12 @@ class EncodeConfig:
         names = ("bpp", "kbps", "size", "quality", "stop")
         return {n: v for n in names if (v := getattr(self, n)) is not None}
 
+    @property
+    def _plain(self) -> bool:
+        """Whether nothing is asked for that only a trajectory has."""
+        given = any(getattr(self, name) is not None for name in TRAJECTORY)
+        return self.preset == "default" and not given and self.reuse == 1 and not self.refresh
+
     def target(self, frames: int, height: int, width: int, fps: Fraction) -> int | None:
         """The file size asked for in bytes, None without a target; ConfigError if it is not above
         0."""
@@ -155,6 +164,8 @@ class EncodeConfig:
         M_tail as published for 1080p. ConfigError if anything is out of range."""
         self.target(1, 1, 1, Fraction(1))
         config = self
+        if spec is not None and config.mode is None and config._plain and spec.restorer:
+            config = dataclasses.replace(config, mode="v2v")
         if spec is not None and config.base_share is None and config.resolved().has_bases:
             config = dataclasses.replace(config, base_share=spec.base_share)
         if spec is not None and config.restorer is None and config.resolved().shows_bases:
@@ -272,12 +283,20 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
         if restores and config.base_share is not None:
             raise ConfigError("a restorer is for bases alone, without a trajectory")
     elif p["mode"] == "v2v" and config.base_share is not None:  # else the prior says
-        for name in ("stop", "atoms", "codebook", "steps", "coder", "seed", "knob"):
-            allowed = name in ("seed", "knob") and config.restorer != "off"
-            if getattr(config, name) is not None and not allowed:
-                raise ConfigError(
-                    f"{name} is of a trajectory: mode v2v has one with a base share below 1"
-                )
+        asked = [
+            n for n in ("stop", "atoms", "codebook", "coder") if getattr(config, n) is not None
+        ]
+        if asked:
+            raise ConfigError(
+                f"{asked[0]} is of a trajectory: mode v2v has one with a base share below 1, and "
+                "mode t2v is one"
+            )
+        if config.steps is not None or config.reuse != 1:
+            name = "steps" if config.steps is not None else "reuse"
+            raise ConfigError(f"{name} is for modes without a base: t2v, for instance")
+        for name in ("seed", "knob"):
+            if getattr(config, name) is not None and config.restorer == "off":
+                raise ConfigError(f"{name} changes nothing of a base that nothing is done to")
 
 
 def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:

@@ -97,9 +97,9 @@ class Pacer:
             target = max(int(DEFAULT_BPP * math.prod(shape) / 8), smallest + 64 * len(gops))
         self.target, self.sound = target, sound
         self.usual = asked.target(*shape, header.fps) is None
-        if target is not None and target < smallest:
-            raise self.unreachable(smallest - target)
-        if parameters.mode != "v2v":
+        if parameters.mode != "v2v":  # else `weigh` says how small bases go
+            if target is not None and target < smallest:
+                raise self.unreachable(smallest - target)
             self._check_use(target, smallest)
         self.left = None if target is None else target - len(head) - sound
         if self.left is None:
