@@ -201,9 +201,10 @@ def test_no_bytes_bring_a_decoder_to_anything_but_corrupt(coded: BaseRecord) -> 
 
 @pytest.mark.parametrize(("data", "error"), [
     (b"", Corrupt), (b"\0\0\0", Corrupt), (b"\0\0\0\0", Corrupt), (b"\2\0\0\0a", Unsupported),
-    (b"\0\3\0\0a", Corrupt), (b"\0\0\0\x20a", Unsupported), (b"\1\0\0\5a", Unsupported),
+    (b"\0\3\0\0a", Corrupt), (b"\0\0\0\x40a", Unsupported), (b"\1\0\0\5a", Unsupported),
     (b"\0\0\0\1a", Unsupported), (b"\0\0\0\x10a", Corrupt), (b"\0\0\0\x08\0\0\1\7a", Corrupt),
-    (b"\0\0\0\x08\1\0\3\7a", Corrupt), (b"\0\0\0\x08\1\0\1\7", Corrupt),
+    (b"\0\0\0\x08\1\0\3\7a", Corrupt), (b"\0\0\0\x28\1\0\1\7a", Corrupt),
+    (b"\0\0\0\x08\1\0\1\7", Corrupt),
 ])  # fmt: skip
 def test_what_is_no_base_is_refused(data: bytes, error: type[FormatError]) -> None:
     with pytest.raises(error):

@@ -334,5 +334,5 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
         run = subprocess.run(command, capture_output=True, check=True)
         peaks.append(int(run.stdout) / 1000)
         assert media.open_clip(f"{source}.mp4", audio=False).count == count
-    # In MB: 600 frames are 138.
-    assert peaks[1] - peaks[0] < 10, peaks
+    # In MB: 600 frames are 138; with two threads the peak of one picture differs by a few.
+    assert peaks[1] - peaks[0] < 20, peaks

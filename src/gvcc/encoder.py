@@ -268,7 +268,7 @@ def knob_of(p: Parameters, spec: Spec) -> float:
     return round(KNOB_UNIT * (p.asked.knob or p.knob or spec.knob)) / KNOB_UNIT
 
 
-def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None) -> Header:
+def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None = None) -> Header:
     """The header of an encoding, its shift still to be solved if the preset leaves it open."""
     config, spec = p.asked, prior.spec
     coded = len(schedules.SCHEDULES[spec.schedule - 1]) if p.scheduled else 0
