@@ -1,0 +1,27 @@
+"""The weights of nano's restorer as they ship, from the two runs that made them.
+
+    python training/join.py REALISM.safetensors FIDELITY.safetensors \\
+        src/gvcc/priors/weights/restorer.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gvcc.priors import nano, restorers
+from gvcc.train import runs
+
+
+def join(realism: Path, fidelity: Path, out: Path) -> None:
+    """Write both sets of weights to one file; ConfigError if they are of different networks."""
+    config, tensors = {}, {}
+    for name, path in (("realism", realism), ("fidelity", fidelity)):
+        config[name] = nano.unpack(path.read_bytes(), str(path))[0]["restorer"]
+        tensors |= {f"{name}.{k}": v for k, v in runs.state_of(path, "restorer").items()}
+    out.write_bytes(nano.pack(config, tensors))
+    restorers.load("nano", 1.5, path=out)
+
+
+if __name__ == "__main__":
+    join(*map(Path, sys.argv[1:4]))
