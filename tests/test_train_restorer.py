@@ -241,3 +241,30 @@ def test_packing_running_and_finishing(
     gpu.finish(out)
     _, tensors, _ = nano.unpack((out / "restorer.safetensors").read_bytes(), "")
     assert not torch.equal(tensors["restorer.exit.weight"], torch.zeros(51, 8, 3, 3))
+
+
+def test_joining_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    import join
+
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    first = runs.write_restorer(Restorer(RestorerShape(8, 1)), tmp_path / "a")
+    second = runs.write_restorer(Restorer(RestorerShape(8, 2)), tmp_path / "b")
+    join.join(first, first, tmp_path / "out")
+    config, tensors, _ = nano.unpack((tmp_path / "out").read_bytes(), "")
+    assert set(config) == {"realism", "fidelity"}
+    assert torch.equal(tensors["realism.exit.bias"], tensors["fidelity.exit.bias"])
+    with pytest.raises(ConfigError, match="expected shape|of different"):
+        join.join(first, second, tmp_path / "bad")
+
+
+def test_what_ships_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights in the package are those in training/."""
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    import join
+
+    kept = ROOT / "training/nano-restorer"
+    join.join(kept / "realism.safetensors", kept / "fidelity.safetensors", tmp_path / "out")
+    shipped = Path(nano.__file__).parent / "weights/restorer.safetensors"
+    ours, theirs = (nano.unpack(p.read_bytes(), "")[2] for p in (tmp_path / "out", shipped))
+    assert ours == theirs

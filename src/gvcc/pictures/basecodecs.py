@@ -26,6 +26,7 @@ from gvcc.pictures import basesets, stillcodecs, svt
 from gvcc.pictures.stillcodecs import Unpackable
 
 Planes = NDArray[np.uint16]
+_SHORT = 64  # pictures of a group that is coded by two threads
 _SEQUENCE = 1  # OBU types, and those that no picture needs
 _DELIMITER, _METADATA, _PADDING = 2, 5, 15
 _ENDS = (3, 4, 6)  # frame header, tile group, frame: a decoder may be given what it has
@@ -149,8 +150,10 @@ def _av1_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[in
     quarter = round(index / 4)
     strength = 0.06 + 0.4 * min(1.0, max(0.0, (quarter - 225) / 30))
     weight = round(128 * 2 ** ((index / 4 - quarter) * strength))
-    # With more than one thread the encoder waits for ever on some small pictures (24 x 200).
-    threads = 2 if min(spool.height, spool.width) >= 128 else 1
+    # With more than one thread the encoder waits for ever on some small pictures (24 x 200), and
+    # has twice as many pictures under way as soon as there are enough of them: a long group would
+    # cost more memory than a short one. The stream is the same.
+    threads = 2 if min(spool.height, spool.width) >= 128 and spool.count <= _SHORT else 1
     params = f"rc=0:crf={quarter / 4}:tune=1:lp={threads}:keyint=-1:scd=0"
     params += f":lambda-scale-factors=[{','.join([str(weight)] * 7)}]"
     options = {"preset": preset, "svtav1-params": params}

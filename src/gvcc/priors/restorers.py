@@ -94,4 +94,6 @@ def load(name: str, knob: float, device: str = "cpu", path: Path | None = None) 
         nano.build(Restorer, RestorerShape, config, part, tensors, str(at))
         for part in ("realism", "fidelity")
     )
+    if realism.shape != fidelity.shape:
+        raise ConfigError(f"restorer weights {at} are of different networks")
     return NanoRestorer(realism, fidelity, digest, knob, device)
