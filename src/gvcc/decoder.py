@@ -49,7 +49,7 @@ class Decoder:
     what restores them. `prior`
     is one that is loaded, or the name (as of priors.load) of one to load on `device` with the
     file's settings; by default the one that the file names. A prior that is loaded stays where it
-    is.
+    is. `restorer` is a name as of restorers.load, for weights of one's own.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
@@ -60,7 +60,7 @@ class Decoder:
         limits: Limits | None = None, progress: Progress | None = None, *, offload: bool = False,
         knob: float | None = None, start: int = 0, end: int | None = None,
         partial: bool = False, keep_going: bool = False, audio: bool = True,
-        base_only: bool = False,
+        base_only: bool = False, restorer: str | None = None,
     ) -> None:  # fmt: skip
         ranged = start > 0 or end is not None
         if ranged and not file.seekable():
@@ -92,7 +92,7 @@ class Decoder:
         elif prior is None or isinstance(prior, str):
             prior = _load_named(prior or header.prior, header, device, offload)
         self.prior = _checked(prior, header)
-        self.restorer = None if base_only else _restorer(header, self.prior)
+        self.restorer = None if base_only else _restorer(header, self.prior, restorer)
         self.fps, self.colour = header.fps, header.colour
         self.height, self.width, self.count = header.height, header.width, self.end - self.start
         self.pixel_aspect, self.notices = header.pixel_aspect, tuple[Notice, ...]()
@@ -308,14 +308,18 @@ def _load_named(name: str, header: Header, device: str, offload: bool) -> Prior:
         raise Unsupported(str(e)) from None
 
 
-def _restorer(header: Header, prior: Prior) -> Restoring | None:
+def _restorer(header: Header, prior: Prior, asked: str | None) -> Restoring | None:
     """What restores a stream's bases, if this version has it with the weights that they need."""
     if header.restorer is None:
+        if asked is not None:
+            raise ConfigError("the file names no restorer")
         return None
     name, digest = header.restorer
     if name not in restorers.NAMES:
         raise PriorMismatch(f"the file needs restorer {name}, which is not installed here")
-    found = restorers.load(name, header.knob, str(prior.device))
+    if asked is not None and (kind := asked.partition(":")[0]) != name:
+        raise PriorMismatch(f"the file needs restorer {name}, not {kind}")
+    found = restorers.load(asked or name, header.knob, str(prior.device))
     if found.digest != digest:
         raise PriorMismatch(
             f"the file needs restorer {name} with weights {digest.hex()}; here are "

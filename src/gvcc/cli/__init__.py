@@ -127,6 +127,8 @@ def decode(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
     prior: Annotated[str | None, typer.Option(
         help="NAME:PATH for a file made with weights of your own.")] = None,
+    restorer: Annotated[str | None, typer.Option(
+        help="The same for a file whose bases such weights restore.")] = None,
     offload: Offload = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -164,7 +166,8 @@ def decode(
         clip = codec.Decoder(
             file, prior, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
             offload=offload, audio=audio and kind in media_out.WITH_SOUND, base_only=base_only,
-            start=_frame(start or "0", rate), end=None if end is None else _frame(end, rate),
+            restorer=restorer, start=_frame(start or "0", rate),
+            end=None if end is None else _frame(end, rate),
         )  # fmt: skip
         if kind == ".png" and clip.count > 1:
             raise ConfigError(f"a .png holds one frame, not {clip.count}: use a name ending in '/'")

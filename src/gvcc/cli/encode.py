@@ -93,8 +93,8 @@ def encode(
     base_share: Annotated[float | None, _how(help="Part of a GOP's bytes for its base; below 1 the "
         "generator goes on from it. Default: 1, and 0.5 for the published models.")] = None,
     restorer: Annotated[str | None, _how(help="What makes the pictures of a base alone better: "
-        "nano, realesrgan (of smaller bases; slow), or off. Default: nano with prior nano, else "
-        "off.")] = None,
+        "nano, realesrgan (of smaller bases; slow), NAME:PATH for weights of your own, or off. "
+        "Default: nano with prior nano, else off.")] = None,
     prior: Annotated[str, _how(
         help="The generator that decodes: nano, gauss, a published model (`gvcc priors`), or "
         "NAME:PATH for weights of your own."

@@ -77,12 +77,16 @@ class NanoRestorer:
         return big + added(correction, amplitude, bands(white))
 
 
-def load(name: str, knob: float, device: str = "cpu", path: Path | None = None) -> Restoring:
-    """The restorer of that name for a knob k. ConfigError if there is none, or its weights are not
-    what they should be."""
-    if name not in NAMES:
-        raise unknown("restorer", name, NAMES)
-    if name == "realesrgan":
+def load(name: str, knob: float, device: str = "cpu") -> Restoring:
+    """The restorer called `name`, or "name:path" with weights of one's own, for a knob k.
+    ConfigError if there is none, or its weights are not what they should be."""
+    kind, colon, file = name.partition(":")
+    if kind not in NAMES:
+        raise unknown("restorer", kind, NAMES)
+    if colon and not file:
+        raise ConfigError(f"restorer {name!r}: a file is expected after the colon")
+    path = Path(file) if file else None
+    if kind == "realesrgan":
         return esrgan.load(knob, device, path)
     at = path or files("gvcc.priors") / "weights/restorer.safetensors"
     try:

@@ -267,15 +267,18 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
             name = given[0].replace("_", " ")
             raise ConfigError(f"{name} is for modes v2v and auto, not {p['mode']}")
         return
-    for name, known in (("base", BASES), ("base_size", BASE_SIZES), ("restorer", RESTORERS)):
+    kind = (config.restorer or "off").partition(":")[0]
+    if kind not in RESTORERS:
+        raise unknown("restorer", kind, RESTORERS)
+    for name, known in (("base", BASES), ("base_size", BASE_SIZES)):
         if (value := getattr(config, name)) is not None and value not in known:
             raise unknown(name.replace("_", " "), value, known)
     if config.base_share is not None:
         if not 0 < config.base_share <= 1:
             raise ConfigError(f"base share is {config.base_share}, expected above 0 to 1")
         p["base_share"] = config.base_share
-    restores = config.restorer not in (None, "off")
-    if config.restorer == "realesrgan" and config.base_size == "1":
+    restores = kind != "off"
+    if kind == "realesrgan" and config.base_size == "1":
         raise ConfigError("restorer realesrgan is for base sizes 2 and 4")
     p["restorer"] = config.restorer if restores and config.restorer else ""
     if p["base_share"] < 1:
