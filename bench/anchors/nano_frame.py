@@ -27,7 +27,7 @@ if __name__ == "__main__":
     video = clip(CLIP)
     tiles = [("original", video.frames[-1])]
     for prior in ("nano", "gauss"):
-        made = codec.encode(video, EncodeConfig(prior=prior, bpp=BPP, audio=False))
+        made = codec.encode(video, EncodeConfig(prior=prior, mode="t2v", bpp=BPP, audio=False))
         tiles.append((f"gvcc {prior}, {len(made.data)} bytes", made.frames[-1]))
     rows = json.loads((RESULTS / "anchors/anchors.json").read_text())["rows"]
     for name in ("x265", "svt-av1", "vvenc"):

@@ -95,7 +95,7 @@ def main() -> None:
             given = {} if kind == "nano" else FP32
             prior = priors.load(name, settings=given)
             video = clip("davis_dog", 17, 128 if kind == "nano" else 64)
-            config = EncodeConfig(prior=prior.spec.id, bpp=0.1, gop=17, audio=False)
+            config = EncodeConfig(prior=prior.spec.id, mode="t2v", bpp=0.1, gop=17, audio=False)
             made = codec.encode(video, config, prior)
             file = Path(work) / f"{kind}.gvcc"
             file.write_bytes(made.data)

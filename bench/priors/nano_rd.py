@@ -85,7 +85,7 @@ def measure(cell: tuple[str, str, float]) -> dict[str, Any]:
     video = clip(name)
     tap = make(model)
     begin = time.monotonic()
-    made = codec.encode(video, EncodeConfig(bpp=bpp, audio=False), tap)
+    made = codec.encode(video, EncodeConfig(mode="t2v", bpp=bpp, audio=False), tap)
     encoded = time.monotonic()
     mse = float(((tap.x - tap.x0) ** 2).mean())
     decode_s = None

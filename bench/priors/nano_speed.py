@@ -36,7 +36,7 @@ finally:
 if __name__ == "__main__":
     video = gvcc.Video(clips.demo_clip(33, 256, 256), Fraction(24))
     begin = time.monotonic()
-    data = gvcc.encode(video, gvcc.EncodeConfig(bpp=0.05))
+    data = gvcc.encode(video, gvcc.EncodeConfig(mode="t2v", bpp=0.05))
     encoded = time.monotonic() - begin
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip.gvcc"

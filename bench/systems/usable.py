@@ -33,7 +33,7 @@ def main() -> None:
         h, w = prior.spec.latent_sides(video.height, video.width)
         values = prior.spec.channels * h * w * 3
         for bpp in RATES:
-            made = codec.encode(video, EncodeConfig(bpp=bpp, audio=False), prior)
+            made = codec.encode(video, EncodeConfig(mode="t2v", bpp=bpp, audio=False), prior)
             mse = float(np.mean((made.frames.astype(float) - video.frames) ** 2))
             rows.append({
                 "clip": name, "bits_per_pixel": 8 * len(made.data) / video.frames[..., 0].size,
