@@ -38,6 +38,7 @@ def pack(data: Path, out: Path, begin: Path, files: int) -> None:
     from gvcc.cli.terminal import progress_bar
     from gvcc.metrics import perceptual
     from gvcc.train import pairs, runs
+    from gvcc.train.kept import Counts
 
     out.mkdir(parents=True, exist_ok=True)
     layers = perceptual.tensors(perceptual.find_file("packing", perceptual.TRUNKS["vgg"]))
@@ -50,9 +51,10 @@ def pack(data: Path, out: Path, begin: Path, files: int) -> None:
     recipe = load_recipe(RECIPE, restorer.RestorerRecipe)
     with progress_bar("pairs") as progress:
         source = runs.open_data(data, out, out / "cache", recipe, progress)
-        made = pairs.Pairs(
-            source, out / "cache/pairs", recipe.pairs, 0, recipe.codecs, recipe.seed, progress
-        ).training
+        made, _ = pairs.pairs(
+            source, out / "cache/pairs", Counts(recipe.pairs, 0), recipe.codecs, recipe.seed,
+            progress,
+        )  # fmt: skip
     for i in range(files):
         used = packed.write(out / f"{i}.pairs", made, room if i == 0 else MOST - 2**20)
         print(f"{out / f'{i}.pairs'}: {used} pairs", file=sys.stderr)

@@ -231,12 +231,7 @@ def load(
     BadSetting for a setting it does not have.
     """
     device = pick_device(device, name)
-    kind, colon, file = name.partition(":")
-    if kind not in NAMES:
-        raise unknown("prior", kind, NAMES)
-    if colon and not file:
-        raise ConfigError(f"prior {name!r}: a file is expected after the colon")
-    path = Path(file) if file else None
+    kind, path = named("prior", name, NAMES)
     if kind in MODELS:
         return _published(MODELS[kind], device, path, settings or {}, offload)
     if settings:
@@ -244,6 +239,17 @@ def load(
     if offload:
         raise ConfigError(f"prior {kind} is small enough: nothing to offload")
     return _TABLE[kind](device, path)
+
+
+def named(what: str, name: str, known: Sequence[str]) -> tuple[str, Path | None]:
+    """ "name" or "name:path" in two. ConfigError for a name that is not known, or an empty path;
+    `what` is what they say it is."""
+    kind, colon, file = name.partition(":")
+    if kind not in known:
+        raise unknown(what, kind, known)
+    if colon and not file:
+        raise ConfigError(f"{what} {name!r}: a file is expected after the colon")
+    return kind, Path(file) if file else None
 
 
 def pick_device(device: str, name: str) -> str:

@@ -7,15 +7,14 @@ realism (k = 1) and fidelity (k = 2). `realesrgan` is esrgan.py's.
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gvcc.errors import ConfigError, unknown
+from gvcc.errors import ConfigError
 from gvcc.format.base import SIZES, BaseRecord
-from gvcc.priors import devices, esrgan, nano
+from gvcc.priors import devices, esrgan, named, nano
 from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
 
 NAMES = ("nano", "realesrgan")
@@ -80,12 +79,7 @@ class NanoRestorer:
 def load(name: str, knob: float, device: str = "cpu") -> Restoring:
     """The restorer called `name`, or "name:path" with weights of one's own, for a knob k.
     ConfigError if there is none, or its weights are not what they should be."""
-    kind, colon, file = name.partition(":")
-    if kind not in NAMES:
-        raise unknown("restorer", kind, NAMES)
-    if colon and not file:
-        raise ConfigError(f"restorer {name!r}: a file is expected after the colon")
-    path = Path(file) if file else None
+    kind, path = named("restorer", name, NAMES)
     if kind == "realesrgan":
         return esrgan.load(knob, device, path)
     at = path or files("gvcc.priors") / "weights/restorer.safetensors"

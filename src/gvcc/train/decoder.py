@@ -11,20 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gvcc import codec, files
+from gvcc import codec
 from gvcc.decode.gops import decode_record
 from gvcc.decode.session import Left, Session
-from gvcc.errors import ConfigError
 from gvcc.format import parser
 from gvcc.metrics import metrics, perceptual
 from gvcc.priors import Prior
@@ -32,8 +28,9 @@ from gvcc.priors.autoencoder import Autoencoder
 from gvcc.records import Video
 from gvcc.search.config import EncodeConfig
 from gvcc.train.dataset import Dataset
+from gvcc.train.kept import Arrays, Counts, kept, load
 from gvcc.train.loop import Progress, Recipe
-from gvcc.train.restorer import charbonnier, texture
+from gvcc.train.restorer import charbonnier, low_passed, seen
 
 FRAMES, SIDE = 17, 128
 _MODES = ("t2v", "t2v", "t2v", "i2v", "flf2v")
@@ -63,27 +60,18 @@ class Example:
     latent: NDArray[np.float16]
 
 
-class Examples:
-    """`count` examples of a data set's samples, and `held` of its held-out ones, in a folder; those
-    that are there are not made again."""
+def examples(
+    data: Dataset, prior: Prior, folder: Path, counts: Counts, seed: int,
+    progress: Progress | None = None,
+) -> tuple[list[Example], list[Example]]:  # fmt: skip
+    """Examples of a data set's samples and of its held-out ones, kept in a folder."""
 
-    def __init__(
-        self, data: Dataset, prior: Prior, folder: Path, count: int, held: int, seed: int,
-        progress: Progress | None = None,
-    ) -> None:  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        self.training, self.held = list[Example](), list[Example]()
-        for i in range(count + held):
-            out = i < held
-            path = folder / f"{'held' if out else 'example'}-{seed}-{i:05d}.npz"
-            if not path.exists():
-                rng = np.random.default_rng([seed, 78, i])
-                made = (data.held_out(i, FRAMES, SIDE) if out
-                        else data.sample(seed, i, FRAMES, SIDE))  # fmt: skip
-                _write(path, coded(prior, made.numpy(), rng))
-            (self.held if out else self.training).append(read(path))
-            if progress is not None:
-                progress("examples", i + 1, count + held)
+    def make(i: int, held: bool) -> Arrays:
+        rng = np.random.default_rng([seed, 78, i])
+        clip = data.held_out(i, FRAMES, SIDE) if held else data.sample(seed, i, FRAMES, SIDE)
+        return vars(coded(prior, clip.numpy(), rng))
+
+    return kept(folder, "example", counts, seed, make, read, progress)
 
 
 def coded(prior: Prior, clip: NDArray[np.uint8], rng: np.random.Generator) -> Example:
@@ -98,19 +86,9 @@ def coded(prior: Prior, clip: NDArray[np.uint8], rng: np.random.Generator) -> Ex
     return Example(clip, whole[: 1 + (len(clip) - 1) // prior.spec.stride[0]])
 
 
-def _write(path: Path, example: Example) -> None:
-    out = BytesIO()
-    np.savez(out, clip=example.clip, latent=example.latent)
-    files.write(path, out.getvalue())
-
-
 def read(path: Path) -> Example:
     """An example from its file; ConfigError if it is none."""
-    try:
-        with np.load(path) as held:
-            return Example(held["clip"], held["latent"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e:
-        raise ConfigError(f"{path} is no example: {e}") from None
+    return load(path, "example", lambda found: Example(found["clip"], found["latent"]))
 
 
 class DecoderTask:
@@ -139,14 +117,8 @@ class DecoderTask:
         times = torch.from_numpy(rng.integers(0, clips.shape[1], (r.batch, _LOOKED_AT)))
         rows = torch.arange(r.batch)[:, None]
         out, target = (x[rows, times].flatten(0, 1).permute(0, 3, 1, 2) for x in (made, clips))
-        with half:
-            seen = list(self.losses.features(out))
-            with torch.no_grad():
-                wanted = list(self.losses.features(target))
-        total = r.perceptual * self.losses.lpips(seen, wanted).mean()
-        total = total + r.texture * texture(seen, wanted) + r.exact * charbonnier(made, clips)
-        small = (functional.avg_pool2d(x, 4) for x in (out, target))
-        return total + r.low * charbonnier(*small)
+        total = r.exact * charbonnier(made, clips) + r.low * low_passed(out, target)
+        return total + seen(self.losses, out, target, r.perceptual, r.texture, half)
 
     def validate(self) -> dict[str, float]:
         """Of the held-out examples: PSNR, LPIPS (alex) and DISTS."""

@@ -6,18 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcc import files
-from gvcc.errors import ConfigError
 from gvcc.pictures import base, enlarge
 from gvcc.train.dataset import Dataset
+from gvcc.train.kept import Arrays, Counts, kept, load
 from gvcc.train.loop import Progress
 from gvcc.train.packed import ODDS, About, Pair
 
@@ -30,27 +27,21 @@ _RANGES = {
 _PRESETS = {"av1": "8", "vvc": "fast"}
 
 
-class Pairs:
-    """`count` pairs of a data set's samples, and `held` of its held-out ones, in a folder; those
-    that are there are not made again."""
+def pairs(
+    data: Dataset, folder: Path, counts: Counts, codecs: Sequence[str], seed: int,
+    progress: Progress | None = None,
+) -> tuple[list[Pair], list[Pair]]:  # fmt: skip
+    """Pairs of a data set's samples and of its held-out ones, kept in a folder."""
 
-    def __init__(
-        self, data: Dataset, folder: Path, count: int, held: int, codecs: Sequence[str],
-        seed: int, progress: Progress | None = None,
-    ) -> None:  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        self.training, self.held = list[Pair](), list[Pair]()
-        for i in range(count + held):
-            out = i < held
-            path = folder / f"{'held' if out else 'pair'}-{seed}-{i:05d}.npz"
-            if not path.exists():
-                rng = np.random.default_rng([seed, 77, i])
-                side = int(rng.choice((SIDE, SIDE, 192)))
-                make = data.held_out(i, FRAMES, side) if out else data.sample(seed, i, FRAMES, side)
-                _write(path, made(make.numpy(), rng, codecs))
-            (self.held if out else self.training).append(read(path))
-            if progress is not None:
-                progress("pairs", i + 1, count + held)
+    def make(i: int, held: bool) -> Arrays:
+        rng = np.random.default_rng([seed, 77, i])
+        side = int(rng.choice((SIDE, SIDE, 192)))
+        clip = data.held_out(i, FRAMES, side) if held else data.sample(seed, i, FRAMES, side)
+        pair = made(clip.numpy(), rng, codecs)
+        text = np.frombuffer(json.dumps(asdict(pair.about)).encode(), np.uint8)
+        return {"about": text, "clip": pair.clip, "base": pair.base}
+
+    return kept(folder, "pair", counts, seed, make, read, progress)
 
 
 def made(clip: NDArray[np.uint8], rng: np.random.Generator, codecs: Sequence[str]) -> Pair:
@@ -70,18 +61,11 @@ def made(clip: NDArray[np.uint8], rng: np.random.Generator, codecs: Sequence[str
     return Pair(about, np.stack([enlarge.shrunk(p, 1) for p in clip]), shown)
 
 
-def _write(path: Path, pair: Pair) -> None:
-    out = BytesIO()
-    text = np.frombuffer(json.dumps(asdict(pair.about)).encode(), np.uint8)
-    np.savez(out, about=text, clip=pair.clip, base=pair.base)
-    files.write(path, out.getvalue())
-
-
 def read(path: Path) -> Pair:
     """A pair from its file; ConfigError if it is none."""
-    try:
-        with np.load(path) as held:
-            about: dict[str, Any] = json.loads(held["about"].tobytes())
-            return Pair(About(**about), held["clip"], held["base"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as e:
-        raise ConfigError(f"{path} is no pair: {e}") from None
+
+    def of(found: Arrays) -> Pair:
+        about: dict[str, Any] = json.loads(found["about"].tobytes())
+        return Pair(About(**about), found["clip"], found["base"])
+
+    return load(path, "pair", of)

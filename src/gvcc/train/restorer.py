@@ -97,16 +97,9 @@ class RestorerTask:
         out = big + added(correction, amplitude, bands(white))
         total = r.exact * charbonnier(out, target)
         if r.low:
-            total = total + r.low * charbonnier(*(functional.avg_pool2d(x, 4)
-                                                  for x in (out, target)))  # fmt: skip
+            total = total + r.low * low_passed(out, target)
         if self.losses is not None:
-            with half:
-                made = list(self.losses.features(out))
-                with torch.no_grad():
-                    wanted = list(self.losses.features(target))
-            total = total + r.perceptual * self.losses.lpips(made, wanted).mean()
-            if r.texture:
-                total = total + r.texture * texture(made, wanted)
+            total = total + seen(self.losses, out, target, r.perceptual, r.texture, half)
         if self.critic is not None and step >= r.critic_from:
             with half:
                 total = total + r.critic * fooled(self.critic, out, target, big)
@@ -130,6 +123,25 @@ class RestorerTask:
                     ratios.setdefault(f"{name} / base", []).append(ratio)
         means = {n: math.exp(sum(map(math.log, v)) / len(v)) for n, v in ratios.items()}
         return {"PSNR over base, dB": sum(gain) / len(gain), **means} if gain else {}
+
+
+def seen(
+    losses: perceptual.Losses, out: Tensor, target: Tensor, lpips: float, statistics: float,
+    precision: torch.autocast,
+) -> Tensor:  # fmt: skip
+    """LPIPS and `texture` of pictures [B,3,H,W] in [0,1], with their weights; the features are
+    computed in the `precision` of a context."""
+    with precision:
+        made = list(losses.features(out))
+        with torch.no_grad():
+            wanted = list(losses.features(target))
+    total = lpips * losses.lpips(made, wanted).mean()
+    return total + statistics * texture(made, wanted) if statistics else total
+
+
+def low_passed(out: Tensor, target: Tensor) -> Tensor:
+    """Charbonnier's loss of means of 4x4 pixels."""
+    return charbonnier(*(functional.avg_pool2d(x, 4) for x in (out, target)))
 
 
 def texture(made: list[Tensor], wanted: list[Tensor]) -> Tensor:

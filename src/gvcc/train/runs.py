@@ -28,8 +28,9 @@ from gvcc.train.autoencoder import AutoencoderRecipe, AutoencoderTask
 from gvcc.train.dataset import Dataset, manifest_text
 from gvcc.train.decoder import DecoderRecipe, DecoderTask
 from gvcc.train.flow import FlowRecipe, FlowTask, encode_pool, fit_spectrum, held_out_latents
+from gvcc.train.kept import Counts
 from gvcc.train.loop import Progress, Recipe, Run, load_recipe
-from gvcc.train.pairs import Pairs
+from gvcc.train.pairs import pairs
 from gvcc.train.restorer import RestorerRecipe, RestorerTask
 
 R = TypeVar("R", bound=Recipe)
@@ -121,11 +122,10 @@ def decoder(
     prior = nano.load(device, out / "begin.safetensors")
     source = open_data(data, out, cache, asked, progress)
     folder = (cache or out.parent / "cache") / f"examples-{prior.spec.digest.hex()}"
-    examples = decoders.Examples(
-        source, prior, folder, asked.examples, asked.held, asked.seed, progress
-    )
+    counts = Counts(asked.examples, asked.held)
+    examples = decoders.examples(source, prior, folder, counts, asked.seed, progress)
     auto = nano.build_autoencoder(config, tensors, str(out))
-    task = DecoderTask(auto, examples.training, examples.held, asked, at)
+    task = DecoderTask(auto, *examples, asked, at)
     task.model.load_state_dict(Run(task, asked, out).train(progress))
     path = out / "nano.safetensors"
     changed = {f"autoencoder.{k}": v for k, v in auto.state_dict().items()}
@@ -149,11 +149,12 @@ def restorer(
     asked = prepare(out, "nano-restorer", recipe, at.type, RestorerRecipe)
     source = open_data(data, out, cache, asked, progress)
     folder = (cache or out.parent / "cache") / "pairs"
-    pairs = Pairs(source, folder, asked.pairs, asked.held, asked.codecs, asked.seed, progress)
+    counts = Counts(asked.pairs, asked.held)
+    found = pairs(source, folder, counts, asked.codecs, asked.seed, progress)
     model = restorers.empty(asked)
     if begin is not None:
         model.load_state_dict(_state(begin, "restorer", model))
-    task = RestorerTask(model, pairs.training, pairs.held, asked, at)
+    task = RestorerTask(model, *found, asked, at)
     task.model.load_state_dict(Run(task, asked, out).train(progress))
     return write_restorer(model, out)
 
