@@ -39,7 +39,9 @@ def restored(
     noise, waiting = AnchoredNoise(seed, start, coded.size), list[_Ready]()
     for window in _neighbours(pictures):
         base = np.concatenate([p.transpose(2, 0, 1) for p in window])
-        waiting.append(_Ready(base, noise.next(window[1])))
+        h, w = (coded.size * n for n in base.shape[1:])
+        white = noise.next(window[1]) if network.noisy else np.zeros((h, w), np.float32)
+        waiting.append(_Ready(base, white))
         if len(waiting) * waiting[0].white.size > _TOGETHER:
             yield from _made(waiting, coded, height, width, network)
             waiting = []

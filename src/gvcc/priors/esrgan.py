@@ -83,6 +83,7 @@ class RealEsrgan:
     name = "realesrgan"
     sizes = (2, 4)
     reach = _REACH
+    noisy = False
 
     def __init__(self, net: Generator, digest: bytes, knob: float, device: str = "cpu") -> None:
         self.device, self.digest, self.share = devices.ready(device), digest, 2 - knob

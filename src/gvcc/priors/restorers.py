@@ -22,7 +22,8 @@ NAMES = ("nano", "realesrgan")
 
 class Restoring(Protocol):
     """One way to restore; `digest` names its weights in a header, `sizes` are those of the bases
-    that it takes (BaseRecord.size), `reach` are the pixels around one that it is given."""
+    that it takes (BaseRecord.size), `reach` are the pixels around one that it is given, and
+    what is not `noisy` needs no noise."""
 
     @property
     def name(self) -> str: ...
@@ -38,6 +39,9 @@ class Restoring(Protocol):
 
     @property
     def reach(self) -> int: ...
+
+    @property
+    def noisy(self) -> bool: ...
 
     def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
         """Pictures t-1, t and t+1 of a base as they are coded [B,9,h,w], those at t enlarged
@@ -55,7 +59,7 @@ class NanoRestorer:
     def __init__(self, realism: Restorer, fidelity: Restorer, digest: bytes, knob: float,
                  device: str = "cpu") -> None:  # fmt: skip
         self.device, self.digest = devices.ready(device), digest
-        self.loud = 2 - knob
+        self.loud, self.noisy = 2 - knob, knob < 2
         with torch.no_grad():
             pairs = zip(realism.parameters(), fidelity.parameters(), strict=True)
             for own, other in pairs:

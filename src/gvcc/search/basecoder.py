@@ -22,7 +22,6 @@ from gvcc.search import bases
 from gvcc.search.config import Parameters
 from gvcc.search.pacer import Look
 from gvcc.search.quality import Goal
-from gvcc.search.restoring import helps
 
 _SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
 _PROBES = 8  # of a GOP's quality
@@ -114,9 +113,9 @@ class BaseCoder:
                 spool.close()
 
     def _restored(self, found: BaseRecord) -> BaseRecord:
-        """The base with the mark that it is to be restored, where that makes it look better."""
+        """The base with the mark that it is to be restored, if the restorer takes its size."""
         restorer = self.session.restorer
-        return replace(found, restored=restorer is not None and helps(restorer, found))
+        return replace(found, restored=restorer is not None and found.size in restorer.sizes)
 
     def recall(self, made: BaseRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
