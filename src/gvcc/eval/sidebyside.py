@@ -14,31 +14,9 @@ from gvcc import files
 from gvcc.errors import ConfigError, MediaError
 from gvcc.metrics.metrics import Frames, check_pair, frame_psnr
 
-_GAIN = 4
 _MIN_PANEL_WIDTH = 192  # narrower frames are enlarged, or the text above them would not fit
 _GAP, _STRIP, _FONT = 6, 20, 13
 PAPER, INK, FAINT = (24, 24, 24), (240, 240, 240), (170, 170, 170)
-
-
-def write_png(
-    ref: Frames,
-    out: Frames,
-    path: str | os.PathLike[str],
-    labels: tuple[str, str, str] = ("original", "decoded", f"difference x{_GAIN}"),
-    count: int = 3,
-    caption: str = "",
-) -> None:
-    """Write rows of frames as a PNG: original | decoded | 4 times the absolute difference.
-
-    `ref`, `out`: uint8 RGB `[T,H,W,3]` of one shape. The rest, and what is raised, as of `sheet`;
-    ConfigError for other than three labels, too.
-    """
-    check_pair(ref, out)
-    if len(labels) != 3:
-        raise ConfigError(f"there are {len(labels)} labels; there must be 3, one for each column")
-    difference = (np.abs(ref.astype(np.int16) - out) * _GAIN).clip(0, 255).astype(np.uint8)
-    columns = [Column(labels[1], out), Column(labels[2], difference, measured=False)]
-    sheet(labels[0], ref, columns, path, count, caption)
 
 
 class Column(NamedTuple):
