@@ -6,8 +6,9 @@ import dataclasses
 
 from faulty_vectors import ROOT, header_end, patched, rebuilt
 
-from gvcc.format import bitstream, parser
+from gvcc.format import parser
 from gvcc.format.bitstream import GopRecord, Stream
+from gvcc.format.cursor import varint
 
 
 def changed(file: Stream, **fields: object) -> bytes:
@@ -30,7 +31,8 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
     body = data["av1"].index(stream) - 4  # codec, size, quantiser, use
     over = (ROOT / "valid" / "v2v-over.gvcc").read_bytes()
     traced = parser.parse(over)
-    nano = parser.parse((ROOT / "valid" / "nano-v2v.gvcc").read_bytes())
+    nano, restored = (parser.parse((ROOT / "valid" / f"nano-{n}.gvcc").read_bytes())
+                      for n in ("v2v", "restored"))  # fmt: skip
     way = traced.gops[0].base
     assert way is not None and way.over is not None
     told = over.index(way.stream) - 4 - 3 - len(way.over.errors)
@@ -44,9 +46,13 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "base-use-bit": ("a base with a reserved bit", "Unsupported",
                          patched(data["av1"], body + 3, b"\x40")),
         "base-restored": ("a base that is restored by nothing", c,
-                          patched(data["av1"], body + 3, b"\x20")),
+                          changed(av1, restored=True)),
         "over-restored": ("a trajectory that goes on from a restored base", c,
                           patched(over, told + 3, bytes([over[told + 3] | 32]))),
+        "texture-words": ("symbols of a texture that are not whole words", c,
+                          changed(restored, texture=bytes(7))),
+        "texture-short": ("a texture that ends before its last level", c,
+                          changed(restored, texture=b"\x33" * 4)),
         "base-vvc-number": ("sets of VVC of number 1", "Unsupported",
                             changed(vvc, sets=1)),
         "base-difference": ("a difference to the latent of no trajectory", c,
@@ -74,7 +80,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "base-cut": ("an AV1 base that is cut off", c, changed(av1, stream=stream[:-5])),
         "base-vvc-cut": ("a VVC base that is cut off", c, changed(vvc, stream=coded[:-5])),
         "base-start-code": ("a start code inside a VVC base", c, changed(
-            vvc, stream=coded + bitstream.varint(9) + b"\x00\x79\0\0\1\x00\x79abc"[:9])),
+            vvc, stream=coded + varint(9) + b"\x00\x79\0\0\1\x00\x79abc"[:9])),
         "base-delimiter": ("a temporal delimiter in an AV1 base", c,
                            changed(av1, stream=b"\x12\0" + stream)),
         "base-many": ("a base of 17 pictures for 6", c, changed(half, size=1, stream=stream)),

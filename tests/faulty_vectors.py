@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gvcc.format import bitstream, entropy, parser
-from gvcc.format.bitstream import GopRecord, Stream, varint
+from gvcc.format.bitstream import GopRecord, Stream
+from gvcc.format.cursor import varint
 from gvcc.format.gop import Gop
 
 ROOT = Path(__file__).parent / "vectors"

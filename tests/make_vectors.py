@@ -32,9 +32,10 @@ from valid_vectors import PRESETS, VALID
 from gvcc import codec, errors, priors
 from gvcc.decode import rcc, residual, trajectory
 from gvcc.decode.session import Left, Session
-from gvcc.format import parser, schedules
+from gvcc.format import parser, schedules, texture
 from gvcc.format.base import BaseRecord
-from gvcc.format.bitstream import Stream
+from gvcc.format.bitstream import GopRecord, Header, Stream
+from gvcc.format.levels import shape as levels_shape
 from gvcc.pictures import basesets, stills
 from gvcc.pictures.media import Video
 from gvcc.search import config as conf
@@ -150,6 +151,7 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
          "residual": None if level is None else digest(level)}
         | ({"part": r.fraction} if r.fraction else {})
         | ({"base": base_of(r.base)} if r.base else {})
+        | ({"texture": texture_of(stream.header, r)} if r.base and r.base.restored else {})
         for r, atoms, level in zip(
             stream.gops, coded(stream, prior), levels(stream, prior), strict=True)
     ]  # fmt: skip
@@ -159,7 +161,16 @@ def expectation(data: bytes, prior: Any) -> dict[str, Any]:
 def base_of(base: BaseRecord) -> dict[str, Any]:
     """What a JSON says of a base."""
     found = dataclasses.asdict(base) | {"stream": hashlib.sha256(base.stream).hexdigest()}
+    del found["texture"]  # which has a line of its own
     return {k: v for k, v in plain(found).items() if v is not None and v is not False}
+
+
+def texture_of(header: Header, record: GopRecord) -> list[Any]:
+    """Levels [map][row][column] of a base's lost texture."""
+    assert record.base is not None
+    shape = levels_shape(record.gop.frames, header.height, header.width)
+    found: list[Any] = texture.read(record.base.texture, shape).tolist()
+    return found
 
 
 def compact(d: dict[str, Any]) -> str:

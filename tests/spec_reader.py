@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from spec_bytes import Bytes
-from spec_symbols import Bad, Symbols, atoms, chunks, need, residual, zigzag
+from spec_symbols import Bad, Symbols, atoms, chunks, need, residual, texture, zigzag
 
 __all__ = ["Bad", "Symbols", "read"]
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
@@ -169,6 +169,8 @@ class Part(Bytes):
             b["over"] = {"start": start, "errors": errors, "difference": use & 16 > 0}
         need(not use & 32 or h["restorer"] and not use & 8, "a base that is restored")
         b["restored"] = use & 32 > 0
+        b["texture"] = self.blob() if use & 32 else b""
+        need(len(b["texture"]) % 4 == 0, "words of a texture")
         need(self.at < len(self.data), "an empty base")
         return b | {"sets": number, "stream": self.data[self.at :]}
 
@@ -213,6 +215,8 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
         gops.append(g)
         over = g["base"] and g["base"]["over"]
         need(not channels or not over or len(over["errors"]) == channels, "variances of a base")
+        if g["base"] and g["base"]["restored"]:
+            g["texture"] = texture(g["base"]["texture"], h, place["frames"])
         if channels and not (g["base"] and not g["base"]["over"]):
             need(all(s[0] < 3 for s in g["stills"] if s), "a still's codec", "Unsupported")
             frames, known = latent_frames(place, g["stills"], shared, strides[0])

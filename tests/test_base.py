@@ -17,7 +17,7 @@ from gvcc.errors import Corrupt, FormatError, Unsupported
 from gvcc.eval.clips import demo_clip
 from gvcc.format import base as formats
 from gvcc.format.base import BaseRecord
-from gvcc.format.bitstream import varint
+from gvcc.format.cursor import varint
 from gvcc.pictures import base, basecodecs, basesets, enlarge, stills
 from gvcc.search import bases
 

@@ -17,6 +17,7 @@ from gvcc.format.base import BaseRecord
 from gvcc.pictures import enlarge
 from gvcc.priors import esrgan, restorers
 from gvcc.priors.esrgan import Generator, RealEsrgan
+from gvcc.priors.restorer import Inputs
 
 
 def tiny() -> Generator:
@@ -63,9 +64,9 @@ def test_weights_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("size", [2, 4])
 def test_sizes_and_the_knob(size):
     base, big = torch.rand(1, 9, 64 // size, 32 // size), torch.rand(1, 3, 64, 32)
-    coded, white = BaseRecord("av1", size, 99, None, b"x"), torch.zeros(1, 1, 64, 32)
-    made = [RealEsrgan(tiny(), bytes(8), k).restore(base, big, white, coded)
-            for k in (1.0, 1.5, 2.0)]  # fmt: skip
+    coded = BaseRecord("av1", size, 99, None, b"x")
+    given = Inputs(base, big, torch.zeros(1, 1, 64, 32), torch.zeros(1, 1, 16, 8))
+    made = [RealEsrgan(tiny(), bytes(8), k).restore(given, coded) for k in (1.0, 1.5, 2.0)]
     assert made[0].shape == big.shape
     assert torch.equal(made[2], big)
     assert torch.allclose(made[1], (made[0] + big) / 2, atol=1e-6)
@@ -87,7 +88,9 @@ def test_a_file_by_the_packages_weights():
     big = enlarge.enlarged(small, 64, 96, 4)
     parts = [torch.from_numpy(x.transpose(2, 0, 1)).float()[None] / 255 for x in (small, big)]
     net, coded = restorers.load("realesrgan", 1.0), BaseRecord("av1", 4, 9, None, b"x")
-    sharp = net.restore(parts[0].repeat(1, 3, 1, 1), parts[1], torch.zeros(1, 1, 64, 96), coded)
+    given = Inputs(parts[0].repeat(1, 3, 1, 1), parts[1], torch.zeros(1, 1, 64, 96),
+                   torch.zeros(1, 1, 16, 24))  # fmt: skip
+    sharp = net.restore(given, coded)
     steepest = [x[0, :, 24].diff(dim=-1).abs().max() for x in (sharp, parts[1])]
     assert steepest[0] > 1.5 * steepest[1]
 

@@ -22,11 +22,12 @@ from gvcc.format import bitstream, parser, rng
 from gvcc.format.base import BaseRecord, RestorerId
 from gvcc.format.bitstream import Stream
 from gvcc.priors import nano, restorers
-from gvcc.priors.restorer import Restorer, RestorerShape, bands
+from gvcc.priors.restorer import Inputs, Restorer, RestorerShape, bands
 from gvcc.records import Video
 from gvcc.search.config import EncodeConfig
 
 SMALL = RestorerShape(8, 1)
+LOST = np.random.default_rng(3).integers(0, 10, (1, 5, 5), dtype=np.uint8)  # texture
 
 
 def clip(frames: int = 6, height: int = 48, width: int = 72) -> np.ndarray:
@@ -140,7 +141,9 @@ def test_tiles_are_as_one(monkeypatch, size, side):
     for tile in (512, 32, 64):
         monkeypatch.setattr(restore, "TILE", tile)
         coded = BaseRecord("av1", size, 99, None, b"x")
-        made.append(np.stack(list(restore.restored(pictures, coded, 150, 155, 4, 0, net))))
+        noise = AnchoredNoise(4, 0, size)
+        shown = restore.restored(pictures, coded, 150, 155, noise, LOST, net)
+        made.append(np.stack(list(shown)))
     assert made[0].shape == (3, 150, 155, 3)
     assert all(np.array_equal(m, made[0]) for m in made[1:])
 
@@ -151,7 +154,8 @@ def test_neighbours_and_batches(monkeypatch):
     net = restorers.NanoRestorer(random_net(), random_net(), bytes(8), 2.0)
 
     def made(clip: np.ndarray) -> np.ndarray:
-        return np.stack(list(restore.restored(clip, coded, 48, 72, 1, 0, net)))
+        noise = AnchoredNoise(1, 0, 1)
+        return np.stack(list(restore.restored(clip, coded, 48, 72, noise, LOST, net)))
 
     whole = made(pictures)
     monkeypatch.setattr(restore, "_TOGETHER", 0)
@@ -178,10 +182,11 @@ def test_no_noise_at_fidelity():
     coded, size = BaseRecord("av1", 1, 99, None, b"x"), (1, 3, 32, 48)
     random = torch.Generator().manual_seed(1)
     base = torch.rand(1, 9, 32, 48, generator=random)
+    strong = torch.full((1, 1, 8, 12), 0.05)
     for knob, same in ((2.0, True), (1.0, False)):
         net = shipped(knob)
         noise = [torch.randn(1, 1, 32, 48, generator=random) for _ in range(2)]
-        first, second = (net.restore(base, base[:, 3:6], n, coded) for n in noise)
+        first, second = (net.restore(Inputs(base, base[:, 3:6], n, strong), coded) for n in noise)
         assert first.shape == size and torch.equal(first, second) is same
 
 

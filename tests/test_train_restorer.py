@@ -133,7 +133,8 @@ def test_crops_belong_together(size: int) -> None:
     one = pair(size)
     rng = np.random.default_rng(size)
     for _ in range(8):
-        small, big, target = restorer._cut(one, 32, rng)
+        small, big, target, strength = restorer._cut(one, 32, rng)
+        assert strength.shape == (1, 8, 8)
         assert small.shape == (9, 32 // size, 32 // size) and big.shape == target.shape
         again = enlarge.enlarged(small[3:6].transpose(1, 2, 0), 32, 32, size)
         inner = np.s_[8:-8, 8:-8]

@@ -68,6 +68,7 @@ REASONS = {
     "base-other-size": "not yuv420p10le of", "base-other-codec": "base", "base-vvc-cut": "base",
     "base-start-code": "base", "base-delimiter": "type 2", "base-many": "base",
     "base-use-bit": "use 0x40", "base-restored": "no restorer",
+    "texture-words": "32-bit words", "texture-short": "announced than",
     "over-restored": "goes on from it", "base-vvc-number": "use 0x5",
     "base-difference": "without one", "over-start": "at its end",
     "over-errors": "fit the prior", "over-part": "there is none",
@@ -150,6 +151,7 @@ def test_valid_as_the_spec_reader_sees_it(name: str) -> None:
     seen = spec_reader.read(data, spec.channels, spec.stride)
     for i, g in enumerate(seen["gops"]):
         atoms, levels = g.pop("coded", []), g.pop("levels", None)
+        assert g.pop("texture", None) == expected["gops"][i].get("texture")
         if levels is not None:
             levels = [levels[0], np.array(levels[1]).ravel().tolist()]
         found = None if levels is None else make_vectors.digest(levels)
@@ -222,7 +224,8 @@ def test_faulty(name: str) -> None:
     data = (ROOT / "faulty" / f"{name}.gvcc").read_bytes()
     kind, _, whole = listed("faulty")[name].partition(", ")
     with pytest.raises(getattr(errors, kind)) as caught:
-        codec.decode(data, None if name == "unknown-prior" else prior("tiny"))
+        known = prior("nano" if name.startswith("texture-") else "tiny")
+        codec.decode(data, None if name == "unknown-prior" else known)
     assert caught.type.__name__ == kind and REASONS.get(name, "") in str(caught.value)
     if isinstance(caught.value, errors.Truncated):
         assert whole == f"{caught.value.whole_gops} GOPs whole"

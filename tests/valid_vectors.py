@@ -234,8 +234,9 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         dict(preset="short", mode="i2v", size=900, gop=5, still_codec="av1"), {},
     ),
     "nano-restored": (
-        "nano, v2v: a base at half of each side that is restored; follows the restorer's weights",
-        "nano", (5, 48, 64), dict(mode="v2v", base="av1", base_size="2", size=500, seed=7), {},
+        "nano, v2v: a base at half of each side that is restored, three maps of texture; follows "
+        "the restorer's weights",
+        "nano", (18, 72, 88), dict(mode="v2v", base="av1", base_size="2", size=700, seed=7), {},
     ),
     "nano-v2v": (
         "nano, v2v: a trajectory over a base, variances in the header; follows its weights",

@@ -142,7 +142,7 @@ class _Encoder:
             else:
                 best = self._best(coder, i, options, frames, left, slopes[i])
             if best.record.base is not None:
-                coder.bases.coder.recall(best.record.base)
+                coder.bases.coder.recall(best.record)
             data = bitstream.write_gop(best.record, i + header.audio, head)
             self.pacer.spent(len(data))
             shown, before = (
@@ -171,7 +171,7 @@ class _Encoder:
                 assert found is not None  # the first look has seen that one fits
                 made = found
             assert made.record.base is not None
-            coder.recall(made.record.base)
+            coder.recall(made.record)
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))

@@ -75,7 +75,8 @@ def _base(base: BaseRecord | None) -> dict[str, Any] | None:
     }  # fmt: skip
     return {"codec": base.codec, "size": base.size, "quantiser": base.quantiser,
             "own_sets": base.sets is None, "bytes": len(base.stream),
-            "trajectory": over, "restored": base.restored}  # fmt: skip
+            "trajectory": over, "restored": base.restored,
+            "texture_bytes": len(base.texture)}  # fmt: skip
 
 
 def _codecs(coded: tuple[bytes, ...]) -> list[str]:

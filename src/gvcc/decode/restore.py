@@ -15,8 +15,11 @@ from torch import Tensor
 
 from gvcc.decode.anchored import AnchoredNoise
 from gvcc.format.base import BaseRecord
+from gvcc.format.levels import Levels
 from gvcc.pictures import enlarge
+from gvcc.priors.restorer import Inputs
 from gvcc.priors.restorers import Restoring
+from gvcc.priors.texture import SIDE, strength
 from gvcc.records import Pictures
 
 TILE = 512  # pixels a side
@@ -24,24 +27,26 @@ _TOGETHER = 2**19  # pixels that a network is given at once, where pictures are 
 
 
 class _Ready(NamedTuple):
-    """What a network is given for a picture: it and its neighbours [9,h,w], and its noise."""
+    """What a network is given for a picture: it and its neighbours [9,h,w], noise, and how strong
+    the texture is that it lacks."""
 
     base: Pictures
     white: NDArray[np.float32]
+    strength: NDArray[np.float32]
 
 
 def restored(
-    pictures: Iterable[Pictures], coded: BaseRecord, height: int, width: int, seed: int, start: int,
-    network: Restoring,
+    pictures: Iterable[Pictures], coded: BaseRecord, height: int, width: int,
+    noise: AnchoredNoise, levels: Levels, network: Restoring,
 ) -> Iterator[Pictures]:  # fmt: skip
     """The pictures [h,w,3] of a base, as base.small gives them, restored: [height,width,3] each.
-    `start` is the first one's number in the clip."""
-    noise, waiting = AnchoredNoise(seed, start, coded.size), list[_Ready]()
-    for window in _neighbours(pictures):
+    `noise` is what moves with them, `levels` the texture that they lack."""
+    waiting = list[_Ready]()
+    for i, window in enumerate(_neighbours(pictures)):
         base = np.concatenate([p.transpose(2, 0, 1) for p in window])
         h, w = (coded.size * n for n in base.shape[1:])
         white = noise.next(window[1]) if network.noisy else np.zeros((h, w), np.float32)
-        waiting.append(_Ready(base, white))
+        waiting.append(_Ready(base, white, strength(levels, i, h, w)))
         if len(waiting) * waiting[0].white.size > _TOGETHER:
             yield from _made(waiting, coded, height, width, network)
             waiting = []
@@ -69,13 +74,17 @@ def _made(
     base, size = np.stack([w.base for w in waiting]), coded.size
     h, w = size * base.shape[2], size * base.shape[3]
     big = enlarge.enlarged(base[:, 3:6].transpose(0, 2, 3, 1), h, w, size).transpose(0, 3, 1, 2)
-    white = torch.from_numpy(np.stack([w.white for w in waiting]))[:, None]
+    white, strong = (torch.from_numpy(np.stack(x))[:, None]
+                     for x in zip(*(w[1:] for w in waiting), strict=True))  # fmt: skip
     out = np.empty((len(base), h, w, 3), np.uint8)
     for y, x in tiles(h, w, network.reach):
-        part = _levels(base[..., y.around(size), x.around(size)], network)
-        about = _levels(big[..., y.around(), x.around()], network)
-        noise = white[..., y.around(), x.around()].to(network.device)
-        made = network.restore(part, about, noise, coded)[..., y.inside, x.inside]
+        given = Inputs(
+            _levels(base[..., y.around(size), x.around(size)], network),
+            _levels(big[..., y.around(), x.around()], network),
+            white[..., y.around(), x.around()].to(network.device),
+            strong[..., y.around(SIDE), x.around(SIDE)].to(network.device),
+        )
+        made = network.restore(given, coded)[..., y.inside, x.inside]
         shown = (255 * made).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         out[:, y.own, x.own] = shown.cpu().numpy()
     yield from out[:, :height, :width]

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from gvcc import priors
 from gvcc.decode import residual, restore
+from gvcc.decode.anchored import AnchoredNoise
 from gvcc.decode.scheme import Coder, LatentShape
 from gvcc.decode.trajectory import make_coder
 from gvcc.errors import Corrupt, FormatError
+from gvcc.format import texture
 from gvcc.format.base import GRID, START_UNIT, BaseRecord, Over, variance
 from gvcc.format.bitstream import GopRecord, Header
 from gvcc.format.gop import Gop
+from gvcc.format.levels import shape as levels_shape
 from gvcc.pictures import base as bases
 from gvcc.pictures import stills
 from gvcc.priors import Condition, Prior, devices, levels
@@ -147,7 +150,9 @@ class Session:
         if not coded.restored or self.restorer is None:
             return bases.decode(coded, h, w, gop.frames)
         small = bases.small(coded, h, w, gop.frames)
-        return restore.restored(small, coded, h, w, self.header.seed, gop.start, self.restorer)
+        noise = AnchoredNoise(self.header.seed, gop.start, coded.size)
+        lost = texture.read(coded.texture, levels_shape(gop.frames, h, w))
+        return restore.restored(small, coded, h, w, noise, lost, self.restorer)
 
     def soft(self, latent: Tensor, over: Over) -> SoftBase:
         """What the prior is told of a base whose pictures have this latent."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gvcc.errors import Corrupt, Unsupported
-from gvcc.format.cursor import Cursor
+from gvcc.format.cursor import Cursor, blob
 
 CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever append
 KNOWN_SETS = {"av1": 4, "vvc": 1}  # how many sets of each a decoder can derive
@@ -45,7 +45,8 @@ class BaseRecord:
 
     `size`: it is coded at 1/size of each side. `quantiser`, 0 to 255, is how coarse it is, for a
     restorer. `sets` is the number of the codec's sets (pictures/basesets.py; None: they are in the
-    stream). `over` None: the base alone is shown, `restored` by the header's restorer or as it is.
+    stream). `over` None: the base alone is shown, `restored` by the header's restorer or as it is;
+    `texture` are then the symbols of format/texture.py, or none.
     """
 
     codec: str
@@ -55,6 +56,7 @@ class BaseRecord:
     stream: bytes
     over: Over | None = None
     restored: bool = False
+    texture: bytes = b""
 
 
 def variance(code: int) -> float:
@@ -75,7 +77,8 @@ def write_base(b: BaseRecord) -> bytes:
         use |= TRAJECTORY | DIFFERENCE * b.over.difference
         over = b.over.start.to_bytes(2, "little") + bytes([len(b.over.errors), *b.over.errors])
     head = bytes([CODECS.index(b.codec), SIZES.index(b.size), b.quantiser, use])
-    return head + over + b.stream
+    texture = blob(b.texture) if b.restored else b""
+    return head + over + texture + b.stream
 
 
 def read_base(data: bytes) -> BaseRecord:
@@ -100,8 +103,11 @@ def read_base(data: bytes) -> BaseRecord:
     restored = bool(use & RESTORED)
     if restored and over:
         raise Corrupt("a base is restored, and a trajectory goes on from it")
+    texture = c.blob("the base") if restored else b""
+    if len(texture) % 4:
+        raise Corrupt("symbols are not whole 32-bit words")
     stream = c.rest()
     if not stream:
         raise Corrupt("an empty base")
     sets = None if own else number
-    return BaseRecord(codec, SIZES[size], quantiser, sets, stream, over, restored)
+    return BaseRecord(codec, SIZES[size], quantiser, sets, stream, over, restored, texture)

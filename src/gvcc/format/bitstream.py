@@ -12,7 +12,7 @@ from fractions import Fraction
 from gvcc.errors import Corrupt, TooLarge, Unsupported
 from gvcc.format import coders, schedules
 from gvcc.format.base import GRID, BaseRecord, RestorerId, write_base
-from gvcc.format.cursor import is_name
+from gvcc.format.cursor import blob, is_name, varint
 from gvcc.format.gop import FIRSTS, Gop
 from gvcc.records import Audio, Colour
 
@@ -210,20 +210,6 @@ class Stream:
 # -- writing ----------------------------------------------------------------------------------
 
 
-def varint(value: int) -> bytes:
-    """Unsigned LEB128, shortest form."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _blob(data: bytes) -> bytes:
-    return varint(len(data)) + data
-
-
 def write_header(h: Header) -> bytes:
     """Header bytes, with magic and checksum. Raises FormatError for a field out of range."""
     h.check(Limits(2**16, 2**62))
@@ -239,14 +225,14 @@ def write_header(h: Header) -> bytes:
             round(h.g_scale * UNIT).to_bytes(2, "little"),
             bytes([h.colour.matrix, h.colour.primaries, h.colour.transfer]),
             h.digest,
-            _blob(h.prior.encode("ascii")),
+            blob(h.prior.encode("ascii")),
             *map(varint, (h.width, h.height, h.frames, h.fps.numerator, h.fps.denominator)),
             *map(varint, (h.gop, h.overlap, h.codebook_size, h.seed)),
             varint(h.schedule) if h.schedule else b"",
             _extension(h) if h.version > 2 else b"",
         )
     )
-    data = MAGIC + bytes([h.version]) + _blob(body)
+    data = MAGIC + bytes([h.version]) + blob(body)
     return data + crc(data)
 
 
@@ -254,16 +240,16 @@ def _extension(h: Header) -> bytes:
     """What versions 3 and 4 have besides."""
     out = varint(h.reuse) + varint(len(h.settings))
     for name, text in h.settings:
-        out += _blob(name.encode("ascii")) + _blob(text.encode())
+        out += blob(name.encode("ascii")) + blob(text.encode())
     if h.version > 3:
         extras = ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
         out += varint(extras | RESTORER * (h.restorer is not None))
         if h.pixel_aspect != 1:
             out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
         if h.variances:
-            out += _blob(bytes(h.variances))
+            out += blob(bytes(h.variances))
         if h.restorer is not None:
-            out += _blob(h.restorer.name.encode("ascii")) + h.restorer.digest
+            out += blob(h.restorer.name.encode("ascii")) + h.restorer.digest
     return out
 
 
@@ -273,7 +259,7 @@ def write_record(kind: int, head: bytes, body: bytes, index: int, header: bytes)
     The head's checksum also covers the header's and the record's number, the body's the head's:
     no record checks in another place.
     """
-    front = bytes([kind]) + _blob(varint(len(body)) + head)
+    front = bytes([kind]) + blob(varint(len(body)) + head)
     seal = crc(header[-4:], index.to_bytes(4, "little"), front)
     return front + seal + body + crc(seal, body)
 
@@ -297,8 +283,8 @@ def write_gop(record: GopRecord, index: int, header: bytes) -> bytes:
     body = b"".join((
         bytes([record.stop, record.fraction] if record.fraction else [record.stop]), check,
         varint(record.atoms), varint(record.tail_atoms),
-        *map(_blob, record.stills), _blob(record.residual) if record.residual else b"",
-        _blob(write_base(record.base)) if record.base else b"", record.symbols,
+        *map(blob, record.stills), blob(record.residual) if record.residual else b"",
+        blob(write_base(record.base)) if record.base else b"", record.symbols,
     ))  # fmt: skip
     return write_record(GOP, head, body, index, header)
 
@@ -316,12 +302,12 @@ def write_audio(audio: Audio, header: bytes) -> bytes:
     for name in (audio.codec, audio.layout):
         if not is_name(name.encode()):
             raise Unsupported(f"audio named {name!r} cannot be carried")
-    parts = [_blob(audio.codec.encode("ascii")), _blob(audio.layout.encode("ascii"))]
+    parts = [blob(audio.codec.encode("ascii")), blob(audio.layout.encode("ascii"))]
     parts += map(varint, (audio.rate, audio.time_base.numerator, audio.time_base.denominator))
-    parts += [_blob(audio.extradata), varint(len(audio.packets))]
+    parts += [blob(audio.extradata), varint(len(audio.packets))]
     due = 0  # a packet usually starts where the one before it ended: that costs one byte
     for p in audio.packets:
         gap = p.pts - due
-        parts += [varint(2 * gap if gap >= 0 else -2 * gap - 1), varint(p.duration), _blob(p.data)]
+        parts += [varint(2 * gap if gap >= 0 else -2 * gap - 1), varint(p.duration), blob(p.data)]
         due = p.pts + p.duration
     return write_record(SOUND, b"", b"".join(parts), 0, header)

@@ -1,8 +1,24 @@
-"""Reading fields out of bytes, as docs/format.md section 1 has them."""
+"""Fields out of bytes, and the two of changing length into bytes, as docs/format.md section 1 has
+them."""
 
 from __future__ import annotations
 
 from gvcc.errors import Corrupt, FormatError, Truncated, Unsupported
+
+
+def varint(value: int) -> bytes:
+    """Unsigned LEB128, shortest form."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def blob(data: bytes) -> bytes:
+    """Bytes after their length."""
+    return varint(len(data)) + data
 
 
 class Cursor:

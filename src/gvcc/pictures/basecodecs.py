@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc.errors import ConfigError, Corrupt
-from gvcc.format.bitstream import varint
+from gvcc.format.cursor import varint
 from gvcc.pictures import basesets, stillcodecs, svt
 from gvcc.pictures.stillcodecs import Unpackable
 

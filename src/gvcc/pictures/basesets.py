@@ -9,7 +9,7 @@ section 16.
 from __future__ import annotations
 
 from gvcc.format.base import KNOWN_SETS
-from gvcc.format.bitstream import varint
+from gvcc.format.cursor import varint
 from gvcc.pictures import bits, stillcodecs
 
 # AV1 specification 5.5: profile 0, no still picture, no timing information, one operating point;

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc.errors import Corrupt
-from gvcc.format.bitstream import varint
+from gvcc.format.cursor import varint
 from gvcc.pictures import bits, svt
 
 # AV1 specification 5.5.1 and 5.5.2. still_picture and reduced_still_picture_header of profile 0 at

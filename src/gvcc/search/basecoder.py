@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gvcc.decode.session import Session
-from gvcc.format import bitstream
+from gvcc.format import bitstream, levels
 from gvcc.format.base import HEAD, SIZES, BaseRecord
 from gvcc.format.bitstream import GopRecord
 from gvcc.format.gop import Gop
@@ -22,6 +23,7 @@ from gvcc.search import bases
 from gvcc.search.config import Parameters
 from gvcc.search.pacer import Look
 from gvcc.search.quality import Goal
+from gvcc.search.textures import TextureMeter
 
 _SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
 _PROBES = 8  # of a GOP's quality
@@ -29,8 +31,8 @@ _TOGETHER = 32  # pictures that are measured together
 
 
 def _around(gop: Gop) -> int:
-    """Bytes of a record besides its base; lengths grow."""
-    return bitstream.gop_size(bitstream.empty_gop(gop)) + 8
+    """Bytes of a record besides its base; lengths grow, that of its texture among them."""
+    return bitstream.gop_size(bitstream.empty_gop(gop)) + 10
 
 
 class CodedBase(NamedTuple):
@@ -56,6 +58,8 @@ class BaseCoder:
             self.sizes = [s for s in possible if s in session.restorer.sizes] or possible
         self.codecs = bases.chosen(asked.base or "auto")
         self.reached: dict[tuple[str, int], int] = {}  # index of the GOP before, about
+        self.a_level: float | None = None  # bytes of a level of texture in the GOP before
+        self.meter: TextureMeter | None = None  # of the GOP that is coded
 
     def look(self, gop: Gop, pictures: Iterable[Pictures]) -> Look:
         """What a GOP asks for, by its bytes at a fixed quality and a fast preset, and the smallest
@@ -80,9 +84,16 @@ class BaseCoder:
         would reach it alone."""
         header, seen = self.header, hashlib.sha256()
 
+        restorer = self.session.restorer if share == 1 else None
+        self.meter = None
+        if restorer is not None and restorer.textured:
+            self.meter = TextureMeter(header.height, header.width)
+
         def noted() -> Iterator[Pictures]:
             for picture in pictures:
                 seen.update(np.ascontiguousarray(picture).data)
+                if self.meter is not None:
+                    self.meter.add(picture)
                 yield picture
 
         goal, quality = self.parameters.goal, None
@@ -92,11 +103,13 @@ class BaseCoder:
             empty = bitstream.empty_gop(gop)
             if goal is None or kept is None:
                 assert room is not None
-                own = _around(gop)
-                found = self._within(spools, room - own, tell)
+                room -= _around(gop)
+                aside = self.meter.expected(self.a_level) if self.meter else 0
+                found = self._within(spools, room - aside, tell)
                 if found is None:
                     least = self._smallest(spools)
-                    fits = most is None or HEAD + len(least.stream) <= most - own
+                    room = None if most is None else most - _around(gop)
+                    fits = room is None or HEAD + len(least.stream) <= room
                     found = least if fits else None
             else:
                 found, quality = self._good(gop, spools, kept, goal, tell)
@@ -106,22 +119,31 @@ class BaseCoder:
             if found is None:
                 return None
             if share == 1:
-                found = self._restored(found)
+                found = self._restored(found, room)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
             for spool in (*spools.values(), *([kept] if kept else [])):
                 spool.close()
 
-    def _restored(self, found: BaseRecord) -> BaseRecord:
-        """The base with the mark that it is to be restored, if the restorer takes its size."""
+    def _restored(self, found: BaseRecord, room: int | None) -> BaseRecord:
+        """The base with the mark that it is to be restored, if the restorer takes its size, and the
+        texture that it lacks; `room` as for a base, None if it may have any."""
         restorer = self.session.restorer
-        return replace(found, restored=restorer is not None and found.size in restorer.sizes)
+        if restorer is None or found.size not in restorer.sizes:
+            return found
+        left = None if room is None else room - HEAD - len(found.stream)
+        lost = self.meter.lost(found, left) if self.meter else b""
+        return replace(found, restored=True, texture=lost)
 
-    def recall(self, made: BaseRecord) -> None:
+    def recall(self, record: GopRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
         that goes on after a break makes the same file."""
+        made, header = record.base, self.header
+        assert made is not None
         index = base.codec(made.codec).asked(made.quantiser)
         self.reached = {(made.codec, made.size): index}
+        count = math.prod(levels.shape(record.gop.frames, header.height, header.width))
+        self.a_level = len(made.texture) / count if made.texture else None
 
     def _within(
         self, spools: dict[int, Spool], room: int, tell: Callable[[int], None]
@@ -195,7 +217,8 @@ class BaseCoder:
         for n in range(_PROBES):
             made = base.coded(spool, name, size, header.fps, asked)
             tell(n + 1)
-            value = self._measured(gop, self._restored(made), wanted, goal)
+            made = self._restored(made, None)
+            value = self._measured(gop, made, wanted, goal)
             if best is None or _miss(value, goal) < _miss(best[1], goal):
                 best = made, value
             if abs(value - goal.value) <= goal.tolerance / 2:

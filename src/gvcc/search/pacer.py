@@ -13,6 +13,7 @@ from gvcc.decode.times import TAIL, times
 from gvcc.errors import ConfigError, TargetUnreachable
 from gvcc.format import bitstream, coders
 from gvcc.format.bitstream import Header
+from gvcc.format.cursor import varint
 from gvcc.format.gop import Gop
 from gvcc.priors import Spec
 from gvcc.records import Audio
@@ -248,5 +249,5 @@ def free_frames(gop: Gop, spec: Spec) -> int:
 def symbol_bits(room: int) -> int:
     """Bits of symbols that fit into so many bytes of a record, whatever its other fields hold."""
     # The fields that hold the record's length and the atoms may grow with the symbols.
-    growth = 3 * len(bitstream.varint(max(0, 2 * room))) - 2
+    growth = 3 * len(varint(max(0, 2 * room))) - 2
     return max(0, 32 * ((room - growth) // 4) - 1)

@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 
 from gvcc import files
 from gvcc.errors import ConfigError
+from gvcc.format import levels
 from gvcc.pictures import enlarge
+from gvcc.priors.texture import energy, strength
 
 ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
 """How often a base is at 1/1, 1/2 and 1/4 of each side."""
 FRAMES = 5  # of a pair, in a file
+NEAR = 4  # pictures on either side of the middle one whose texture is measured
 _F = np.arange(8)
 _SIZE = np.where(_F, 0.5, math.sqrt(1 / 8))
 _DCT = np.cos(math.pi * _F[:, None] * (2 * _F + 1) / 16) * _SIZE[:, None]  # orthonormal
@@ -57,6 +60,15 @@ class Pair:
         """The base at the clip's size."""
         height, width = self.clip.shape[1:3]
         return enlarge.enlarged(self.base, height, width, self.about.size)
+
+    @cached_property
+    def strength(self) -> NDArray[np.float32]:
+        """What a restorer is told of the texture that the base lacks: [H/4,W/4], for all pictures
+        as of the middle one and its neighbours."""
+        near = slice(max(0, len(self.clip) // 2 - NEAR), len(self.clip) // 2 + NEAR + 1)
+        lost = np.maximum(energy(self.clip[near]) - energy(self.enlarged[near]), 0).mean(0)
+        found = np.rint(levels.fraction(np.sqrt(lost))).astype(np.uint8)
+        return strength(found[None], 0, *self.clip.shape[1:3])
 
 
 def write(path: Path, pairs: Iterable[Pair], most: int) -> int:

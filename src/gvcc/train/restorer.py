@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gvcc.metrics import metrics, perceptual
-from gvcc.priors.restorer import SIDE, Restorer, RestorerShape, added, bands, described
+from gvcc.priors.restorer import Restorer, RestorerShape, added, bands, described
+from gvcc.priors.texture import SIDE
 from gvcc.train.critic import Critic, critic_loss, fooled
 from gvcc.train.loop import Recipe
 from gvcc.train.packed import ODDS, Pair
@@ -70,30 +71,32 @@ class RestorerTask:
         """Whether noise is given, and features compared."""
         return self.recipe.perceptual > 0 or self.recipe.texture > 0
 
-    def batch(self, step: int) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
-        """Size, base [B,9,h,w], what is told of it [B,3], enlarged base and target [B,3,H,W]."""
+    def batch(self, step: int) -> tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Size, base [B,9,h,w], what is told of it [B,3] and of its texture [B,1,H/4,W/4], enlarged
+        base and target [B,3,H,W]."""
         r = self.recipe
         rng = np.random.default_rng([r.seed, step])
         size = int(rng.choice(list(ODDS), p=list(ODDS.values())))
         chosen = [self.by_size[size][i] for i in rng.integers(0, len(self.by_size[size]), r.batch)]
         parts = [_cut(p, r.crop, rng) for p in chosen]
-        base, big, target = (torch.from_numpy(np.stack(x)).float() / 255
-                             for x in zip(*parts, strict=True))  # fmt: skip
+        base, big, target, strength = (torch.from_numpy(np.stack(x)).float()
+                                       for x in zip(*parts, strict=True))  # fmt: skip
         about = torch.tensor([described(p.about.codec, p.about.quantiser) for p in chosen])
         at = self.device
-        return size, base.to(at), about.to(at), big.to(at), target.to(at)
+        base, big, target = (x.to(at) / 255 for x in (base, big, target))
+        return size, base, about.to(at), strength.to(at), big, target
 
     def loss(self, step: int) -> Tensor:
         """See the module. Random numbers come from (seed, step)."""
         r = self.recipe
-        size, base, about, big, target = self.batch(step)
+        size, base, about, strength, big, target = self.batch(step)
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=r.bf16)
         white = torch.zeros_like(big[:, :1])
         if self.for_the_eye:
             random = torch.Generator().manual_seed(r.seed * 2**32 + step)
             white = torch.randn(white.shape, generator=random).to(self.device)
         with half:
-            correction, amplitude = self.restorer(base, about, white, size)
+            correction, amplitude = self.restorer(base, about, white, strength, size)
         out = big + added(correction, amplitude, bands(white))
         total = r.exact * charbonnier(out, target)
         if r.low:
@@ -111,7 +114,7 @@ class RestorerTask:
         base's, where their weights are here."""
         gain, ratios = [], dict[str, list[float]]()
         for i, pair in enumerate(self.held):
-            _, big, target = (x[None] for x in whole(pair))
+            _, big, target, _ = (x[None] for x in whole(pair))
             out = restored(self.restorer, pair, i if self.for_the_eye else None, self.device)
             shown = (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()[None]
             plain = big.transpose(0, 2, 3, 1)
@@ -173,11 +176,12 @@ def _neighbours(pair: Pair, t: int) -> np.ndarray:
     return np.concatenate([pair.base[i].transpose(2, 0, 1) for i in at])
 
 
-def whole(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a pair's middle picture: neighbours [9,h,w], enlarged [3,H,W], target [3,H,W]."""
+def whole(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of a pair's middle picture: neighbours [9,h,w], enlarged [3,H,W], target [3,H,W], strength of
+    the texture that is lost [1,H/4,W/4]."""
     t = len(pair.clip) // 2
     big, target = (x[t].transpose(2, 0, 1) for x in (pair.enlarged, pair.clip))
-    return _neighbours(pair, t), big, target
+    return _neighbours(pair, t), big, target, pair.strength[None]
 
 
 def _cut(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -190,7 +194,8 @@ def _cut(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[np.ndarray, .
     small = _neighbours(pair, t)[:, y // size : (y + crop) // size, x // size : (x + crop) // size]
     big, target = (a[t, y : y + crop, x : x + crop].transpose(2, 0, 1)
                    for a in (pair.enlarged, pair.clip))  # fmt: skip
-    out: list[np.ndarray] = [small, big, target]
+    rows, columns = (slice(n // SIDE, (n + crop) // SIDE) for n in (y, x))
+    out: list[np.ndarray] = [small, big, target, pair.strength[None, rows, columns]]
     flip, turn = rng.random(2) < 0.5
     if flip:
         out = [a[:, :, ::-1] for a in out]
@@ -204,14 +209,16 @@ def restored(
     model: Restorer, pair: Pair, noise: int | None, device: torch.device | str = "cpu"
 ) -> Tensor:
     """The middle picture of a pair, [3,H,W]; with the noise of a seed, or None."""
-    base, big, _ = (torch.from_numpy(np.ascontiguousarray(x)).float()[None] / 255
-                    for x in whole(pair))  # fmt: skip
+    base, big, _, strength = (torch.from_numpy(np.ascontiguousarray(x)).float()[None]
+                              for x in whole(pair))  # fmt: skip
+    base, big = base / 255, big / 255
     about = torch.tensor([described(pair.about.codec, pair.about.quantiser)])
     white = torch.zeros(1, 1, *big.shape[2:])
     if noise is not None:
         white = torch.randn(white.shape, generator=torch.Generator().manual_seed(noise))
     correction, amplitude = (
-        x.cpu() for x in model(*(x.to(device) for x in (base, about, white)), pair.about.size)
+        x.cpu()
+        for x in model(*(x.to(device) for x in (base, about, white, strength)), pair.about.size)
     )
     more: Tensor = added(correction, amplitude, bands(white))
     return big[0] + more[0]

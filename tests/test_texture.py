@@ -1,0 +1,170 @@
+"""Lost texture: levels, their symbols, how they are measured, and what a restorer is told."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_restorer import config, video
+
+from gvcc import codec
+from gvcc.errors import Corrupt
+from gvcc.format import levels, parser, texture
+from gvcc.format.base import BaseRecord
+from gvcc.format.levels import BLOCK, EVERY, LEVELS
+from gvcc.pictures import base
+from gvcc.priors.texture import energy, strength
+from gvcc.search.textures import TextureMeter, lacking
+
+# -- levels and symbols -----------------------------------------------------------------------
+
+
+def test_shapes() -> None:
+    assert [levels.shape(n, 1, 1)[0] for n in (1, 2, 17, 18, 33, 34)] == [1, 2, 2, 3, 3, 4]
+    assert levels.shape(1, 33, 32) == (1, 2, 1)
+
+
+def test_levels_and_deviations() -> None:
+    all_levels = np.arange(LEVELS, dtype=np.uint8)
+    deviations = levels.deviation(all_levels)
+    assert deviations[0] == 0 and np.allclose(deviations[2::2], 2.0 ** np.arange(1, 6))
+    assert np.allclose(levels.fraction(deviations)[1:], all_levels[1:])
+    assert levels.fraction(np.float32([0, 0.5, 1e9])).tolist() == [0, 0, LEVELS - 1]
+
+
+@given(st.data())
+def test_symbols_say_the_levels(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.integers(1, n)) for n in (4, 6, 6))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    wanted = random.integers(0, data.draw(st.integers(1, LEVELS)), shape, dtype=np.uint8)
+    coded = texture.write(wanted)
+    assert len(coded) % 4 == 0
+    assert np.array_equal(texture.read(coded, shape), wanted)
+
+
+def test_what_is_alike_costs_little() -> None:
+    random = np.random.default_rng(0)
+    first = np.full((8, 15), 6) + random.integers(0, 2, (8, 15))
+    same = np.stack([first] * 3).astype(np.uint8)
+    alone, three = len(texture.write(same[:1])), len(texture.write(same))
+    assert alone < 30 and three < alone + 20
+    noise = random.integers(0, LEVELS, (3, 8, 15), dtype=np.uint8)
+    assert len(texture.write(noise)) > 3 * three
+
+
+def test_no_symbols_are_no_texture() -> None:
+    assert not texture.read(b"", (2, 3, 4)).any()
+
+
+@pytest.mark.parametrize("data", [b"\x12\x34\x56\x78", bytes(range(8))])
+def test_too_few_symbols(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        texture.read(data, (3, 8, 15))
+
+
+@given(st.binary(max_size=40))
+def test_any_words_are_levels_or_corrupt(data: bytes) -> None:
+    words = data[: len(data) // 4 * 4]
+    try:
+        found = texture.read(words, (2, 3, 4))
+    except Corrupt:
+        return
+    assert found.max() < LEVELS
+
+
+# -- measure ----------------------------------------------------------------------------------
+
+
+def noise(frames: int, height: int, width: int, deviation: float) -> np.ndarray:
+    random = np.random.default_rng(7)
+    grey = 128 + deviation * random.standard_normal((frames, height, width, 1))
+    return grey.round().clip(0, 255).astype(np.uint8).repeat(3, 3)
+
+
+def test_energy_is_of_its_block_and_of_fine_detail() -> None:
+    picture = noise(1, 96, 96, 12)
+    picture[:, :64] = 90
+    flat, near, busy = energy(picture)[0].max(1)
+    assert flat < 0.1 < near < 0.5 * busy
+    ramp = np.linspace(0, 255, 96)[None, None, :, None].repeat(64, 1).repeat(3, 3)
+    assert energy(ramp.astype(np.uint8)).max() < 1
+    assert energy(noise(2, 40, 33, 9)).shape == (2, 2, 2)
+    assert energy(noise(1, 3, 2, 9)).shape == (1, 1, 1)
+
+
+def test_what_is_lacking_is_what_was_there() -> None:
+    """The strength that a base has lost is the deviation that is missing in the band."""
+    own = energy(noise(20, 64, 64, 16))
+    found = lacking(own, 0.25 * own)
+    assert found.shape == (3, 2, 2)
+    deviation = levels.deviation(found)
+    assert np.allclose(deviation, np.sqrt(0.75 * own.mean((0, 1, 2))), rtol=0.25)
+    assert not lacking(own, own).any() and not lacking(own, 2 * own).any()
+
+
+def test_levels_stay_where_little_changes() -> None:
+    own = np.full((33, 1, 2), 16.0, np.float32)
+    own[:, 0, 1] = np.geomspace(16, 400, 33)
+    found = lacking(own, np.zeros_like(own))
+    assert (found[:, 0, 0] == 4).all() and found[2, 0, 1] > found[0, 0, 1] + 2
+    own[20:, 0, 0] *= 1.3  # .4 of a level
+    assert (lacking(own, np.zeros_like(own))[:, 0, 0] == 4).all()
+
+
+def meter(pictures: np.ndarray) -> tuple[TextureMeter, BaseRecord]:
+    """A meter that has seen them, and a rough base of theirs."""
+    t, h, w, _ = pictures.shape
+    found = TextureMeter(h, w)
+    for picture in pictures:
+        found.add(picture)
+    spool = base.spooled(pictures, h, w, (1,))[1]
+    coded = base.coded(spool, "av1", 1, Fraction(25), base.codec("av1").coarsest, "9")
+    spool.close()
+    return found, coded
+
+
+def test_no_more_bytes_than_there_are() -> None:
+    pictures = noise(18, 96, 128, 2)
+    pictures[12:] = noise(6, 96, 128, 30)
+    found, coded = meter(pictures)
+    whole = found.lost(coded)
+    shape = levels.shape(18, 96, 128)
+    read = texture.read(whole, shape)
+    assert (read[0] < read[2]).all()
+    assert found.lost(coded, len(whole)) == whole
+    still = found.lost(coded, len(whole) - 1)
+    assert 0 < len(still) < len(whole)
+    read = texture.read(still, shape)
+    assert (read == read[0]).all()
+    assert found.lost(coded, 3) == b""
+
+
+# -- what a restorer is told ------------------------------------------------------------------
+
+
+def test_strength_between_blocks_and_maps() -> None:
+    found = np.array([[[0, 8]], [[4, 8]]], np.uint8)
+    first, later = (strength(found, i, 40, 72) * 255 for i in (0, EVERY // 2))
+    assert first.shape == (10, 18)
+    middle = BLOCK // 8  # of a block, in values
+    assert np.allclose(first[:, : middle - 1], 0) and np.allclose(first[:, -5:], 16)
+    assert (np.diff(first[0]) >= 0).all()
+    assert np.allclose(later[:, : middle - 1], 2) and np.allclose(later[:, -5:], 16)
+    assert np.array_equal(strength(found, EVERY, 40, 72), strength(found, EVERY + 5, 40, 72))
+
+
+def test_a_file_says_its_texture_and_shows_it() -> None:
+    """Pictures have more fine detail than their base's where that had lost some."""
+    clip = video(3)
+    clip.frames[:] = noise(3, *clip.frames.shape[1:3], 14)
+    found = codec.encode(clip, config(size=400, knob=1.0, gop=3))
+    coded = parser.parse(found.data).gops[0].base
+    assert coded is not None and coded.restored and coded.texture
+    shown = np.stack([*base.decode(coded, *clip.frames.shape[1:3], 3)])
+    own, made, plain = (float(energy(x).mean()) for x in (clip.frames, found.frames, shown))
+    assert plain < 0.5 * own and made > 1.05 * plain
+    again = codec.decode(found.data)
+    assert np.array_equal(again.frames, found.frames)
