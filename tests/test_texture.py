@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_runner import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from test_restorer import config, video
 
 from gvcc import codec
@@ -168,3 +172,25 @@ def test_a_file_says_its_texture_and_shows_it() -> None:
     assert plain < 0.5 * own and made > 1.05 * plain
     again = codec.decode(found.data)
     assert np.array_equal(again.frames, found.frames)
+
+
+def test_inspect_names_the_bytes_and_no_trajectory(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.gvcc"
+    path.write_bytes(codec.encode(video(3), config(size=600, gop=3)).data)
+    table = run("inspect", str(path)).stdout
+    assert "textures" in table and "restorer" in table
+    assert not any(word in table for word in ("codebook", "g_scale", "hadamard", "multistep"))
+    found = json.loads(run("inspect", "--json", str(path)).stdout)
+    assert found["where"]["textures"] == found["gops"][0]["base"]["texture_bytes"] > 0
+    assert sum(found["where"].values()) == path.stat().st_size
+
+
+def test_a_small_picture_is_above_the_usual_rate_and_says_so(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, picture in enumerate(noise(3, 16, 16, 30)):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    done = run("encode", str(folder), "-o", str(tmp_path / "b.gvcc"))
+    assert "above the usual 0.05 bits a pixel: its bases are no smaller" in done.stderr
+    done = run("encode", str(folder), "-o", str(tmp_path / "c.gvcc"), "--size", "900")
+    assert "above the usual" not in done.stderr

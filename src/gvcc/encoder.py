@@ -264,8 +264,9 @@ class _Encoder:
 
 
 def knob_of(p: Parameters, spec: Spec) -> float:
-    """The knob that a file says."""
-    return round(KNOB_UNIT * (p.asked.knob or p.knob or spec.knob)) / KNOB_UNIT
+    """The knob that a file says: the prior's own is for its trajectories."""
+    usual = 1.0 if p.restorer else spec.knob
+    return round(KNOB_UNIT * (p.asked.knob or p.knob or usual)) / KNOB_UNIT
 
 
 def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None = None) -> Header:

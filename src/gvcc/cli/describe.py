@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 
 # Fields of a header whose names in the documents, which stay, are shorter.
+# Of a trajectory: they say nothing of a file that is nothing but bases.
+_SAMPLED = {"overlap", "path", "rule", "coder", "allocation", "size", "steps", "tail", "shift",
+            "g_scale", "multistep", "table", "alignment", "reuse", "variances"}  # fmt: skip
 _SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table"}
 
 
@@ -46,7 +49,9 @@ def as_dict(found: Survey, size: int) -> dict[str, Any]:
         })  # fmt: skip
     sizes = {"header": len(head)}
     sizes |= {kind: sum(g[kind] for g in gops) for kind in ("symbols", "stills", "residual")}
-    sizes["bases"] = sum(g["base"]["bytes"] for g in gops if g["base"])
+    own = [g["base"] for g in gops if g["base"]]
+    sizes["bases"] = sum(b["bytes"] for b in own)
+    sizes["textures"] = sum(b["texture_bytes"] for b in own)
     sizes["records"] = sum(g["bytes"] for g in gops) - sum(sizes.values()) + len(head)
     sizes["audio"] = 0
     audio = None
@@ -94,17 +99,19 @@ def show(d: dict[str, Any], console: Console) -> None:
     def numbers(*names: str) -> list[Column]:
         return [Column(name, justify="right") for name in names]
 
+    # GOPs that are nothing but bases have no steps, stills or residual.
+    bases = [g["base"] for g in d["gops"] if g["base"]]
+    sampled = len(bases) < len(d["gops"]) or any(b["trajectory"] for b in bases) or not bases
     table = Table("field", "value", title=f"gvcc stream, version {d['version']}")
     for name, value in d["header"].items():
+        if name in _SAMPLED and not sampled:
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif name == "audio" and (a := d["audio"]):
             value = f"{a['codec']}, {a['rate']} Hz, {a['layout']}, {a['packets']} packets"
         table.add_row(name, str(value))
     console.print(table)
-    # GOPs that are nothing but bases have no steps, stills or residual.
-    bases = [g["base"] for g in d["gops"] if g["base"]]
-    sampled = len(bases) < len(d["gops"]) or any(b["trajectory"] for b in bases)
     own: tuple[str, ...] = ("base", "base bytes") if bases else ()
     own += ("steps", "stills", "residual", "check") if sampled else ()
     names = numbers("GOP", "frames", *own, "bytes", "bit/pixel")

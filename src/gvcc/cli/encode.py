@@ -144,6 +144,7 @@ def encode(
     from gvcc.format import parser
     from gvcc.pictures import media, media_out, media_time
     from gvcc.search.config import EncodeConfig
+    from gvcc.search.pacer import DEFAULT_BPP
 
     check_output(output, source, overwrite)
     place = files.target(output)
@@ -212,6 +213,11 @@ def encode(
             "it holds all that preset and prior have a use for"  # fmt: skip
         say(f"note: the file stays {1 - total / asked:.0%} below its target of {asked} bytes: "
             f"{why}")  # fmt: skip
+    usual = int(DEFAULT_BPP * clip.count * clip.height * clip.width / 8)
+    if asked is None and parameters.only_base and goal is None and total > usual + 64:
+        what = "bases and sound are" if clip.audio is not None and audio else "bases are"
+        say(f"note: the file is {total - usual} bytes above the usual {DEFAULT_BPP} bits a pixel: "
+            f"its {what} no smaller")  # fmt: skip
     if quality is not None and goal is not None:
         report["qualities"] = qualities
         _tell_missed(quality, goal, qualities)
