@@ -200,10 +200,10 @@ def texture(data, h, n):  # section 16.6: levels [map][row][column]
     rows, columns, maps = -(-h["height"] // 32), -(-h["width"] // 32), 1 + -(-(n - 1) // 16)
     levels = [[[0] * columns for _ in range(rows)] for _ in range(maps)]
     coder = Symbols(data) if data else None
-    steps = range(12)
+    steps = range(14)
     tables = [[[1 + 2 ** max(0, 6 - 2 * abs(v - p)) for v in steps] for p in steps] for _ in "ab"]
     for k, y, x in itertools.product(range(maps), range(rows), range(columns) if data else ()):
-        near = ([levels[k][y][x - 1]] if x else []) + ([levels[k][y - 1][x]] if y else []) or [4]
+        near = ([levels[k][y][x - 1]] if x else []) + ([levels[k][y - 1][x]] if y else []) or [7]
         p = levels[k - 1][y][x] if k else (near[0] + near[-1] + 1) >> 1
         m = tables[k > 0][p]
         levels[k][y][x] = v = coder.table(frequencies(m))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gvcc.format import entropy
 from gvcc.format.levels import LEVELS, Levels
 
-_FIRST = 4  # what the first block is expected to have
+_FIRST = 7  # what the first block is expected to have
 _SURE, _LEARNS = 6, 16  # log2 of the first count of what is expected; what a symbol adds to its own
 
 
