@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_runner import Run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ from gvcc.format import levels, parser, texture
 from gvcc.format.base import BaseRecord
 from gvcc.format.levels import BLOCK, EVERY, LEVELS
 from gvcc.pictures import base
-from gvcc.priors.texture import energy, strength
+from gvcc.pictures.basecodecs import Spool
+from gvcc.priors.texture import blurred, lost, strength
 from gvcc.search.textures import TextureMeter, lacking
 
 # -- levels and symbols -----------------------------------------------------------------------
@@ -88,46 +90,60 @@ def noise(frames: int, height: int, width: int, deviation: float) -> np.ndarray:
     return grey.round().clip(0, 255).astype(np.uint8).repeat(3, 3)
 
 
-def test_energy_is_of_its_block_and_of_fine_detail() -> None:
-    picture = noise(1, 96, 96, 12)
-    picture[:, :64] = 90
-    flat, near, busy = energy(picture)[0].max(1)
-    assert flat < 0.1 < near < 0.5 * busy
-    ramp = np.linspace(0, 255, 96)[None, None, :, None].repeat(64, 1).repeat(3, 3)
-    assert energy(ramp.astype(np.uint8)).max() < 1
-    assert energy(noise(2, 40, 33, 9)).shape == (2, 2, 2)
-    assert energy(noise(1, 3, 2, 9)).shape == (1, 1, 1)
+def flat(frames: int, height: int, width: int) -> np.ndarray:
+    return np.full((frames, height, width, 3), 128, np.uint8)
 
 
-def test_what_is_lacking_is_what_was_there() -> None:
-    """The strength that a base has lost is the deviation that is missing in the band."""
-    own = energy(noise(20, 64, 64, 16))
-    found = lacking(own, 0.25 * own)
-    assert found.shape == (3, 2, 2)
-    deviation = levels.deviation(found)
-    assert np.allclose(deviation, np.sqrt(0.75 * own.mean((0, 1, 2))), rtol=0.25)
-    assert not lacking(own, own).any() and not lacking(own, 2 * own).any()
+def test_lost_is_of_its_block() -> None:
+    own = noise(1, 96, 96, 12)
+    own[:, :64] = 128
+    top, near, busy = lost(own, flat(1, 96, 96))[0].max(1)
+    assert top < 0.1 and near < 0.5 * busy
+    assert lost(noise(2, 40, 33, 9), flat(2, 40, 33)).shape == (2, 2, 2)
+    assert lost(noise(1, 3, 2, 9), flat(1, 3, 2)).shape == (1, 1, 1)
+    assert not lost(own, own).any()
+
+
+def test_lost_is_fine_and_everywhere() -> None:
+    """Neither a slope nor edges are texture, whatever the error there."""
+    plain = flat(1, 64, 64)
+    slope, edges = plain.copy(), plain.copy()
+    slope[:] = np.linspace(60, 200, 64)[:, None].astype(np.uint8)
+    edges[:, :, ::16] = 255
+    assert lost(slope, plain).max() < 2
+    per_power = [lost(x, plain).max() / (x - 128.0).std() for x in (edges, noise(1, 64, 64, 16))]
+    assert per_power[0] < 0.2 * per_power[1]
+
+
+def test_even_noise_is_told_at_its_strength() -> None:
+    """Of white noise that is what the filters leave."""
+    white = noise(4, 128, 128, 16)
+    luma = torch.from_numpy(white[:, None, ..., 0].astype(np.float32))
+    band = blurred(luma, 0.6) - blurred(luma, 2.4)
+    found = lost(white, flat(4, 128, 128)).mean()
+    assert 1.4 < found / float(band.std()) < 1.7
+
+
+def deviations(frames: int, first: float, last: float) -> np.ndarray:
+    return np.geomspace(first, last, frames).astype(np.float32)[:, None, None]
 
 
 def test_levels_stay_where_little_changes() -> None:
-    own = np.full((33, 1, 2), 16.0, np.float32)
-    own[:, 0, 1] = np.geomspace(16, 400, 33)
-    found = lacking(own, np.zeros_like(own))
-    assert (found[:, 0, 0] == 7).all() and found[2, 0, 1] > found[0, 0, 1] + 2
-    own[20:, 0, 0] *= 1.3  # .4 of a level
-    assert (lacking(own, np.zeros_like(own))[:, 0, 0] == 7).all()
+    found = lacking(deviations(33, 4, 4))
+    assert found.shape == (3, 1, 1) and (found == 7).all()
+    grows = lacking(deviations(33, 4, 20))[:, 0, 0].tolist()
+    assert 7 <= grows[0] <= 8 and grows[1] > grows[0] and grows[2] > grows[1]
+    assert (lacking(deviations(33, 4, 5)) == 7).all()
 
 
 def meter(pictures: np.ndarray) -> tuple[TextureMeter, BaseRecord]:
-    """A meter that has seen them, and a rough base of theirs."""
+    """A meter of them, and a rough base of theirs."""
     t, h, w, _ = pictures.shape
-    found = TextureMeter(h, w)
-    for picture in pictures:
-        found.add(picture)
-    spool = base.spooled(pictures, h, w, (1,))[1]
+    kept = Spool(h, w, rgb=True)
+    spool = base.spooled(pictures, h, w, (1,), kept)[1]
     coded = base.coded(spool, "av1", 1, Fraction(25), base.codec("av1").coarsest, "9")
     spool.close()
-    return found, coded
+    return TextureMeter(kept), coded
 
 
 def test_no_more_bytes_than_there_are() -> None:
@@ -168,8 +184,8 @@ def test_a_file_says_its_texture_and_shows_it() -> None:
     coded = parser.parse(found.data).gops[0].base
     assert coded is not None and coded.restored and coded.texture
     shown = np.stack([*base.decode(coded, *clip.frames.shape[1:3], 3)])
-    own, made, plain = (float(energy(x).mean()) for x in (clip.frames, found.frames, shown))
-    assert plain < 0.5 * own and made > 1.05 * plain
+    own, made, plain = (float(lost(x, shown).mean()) for x in (clip.frames, found.frames, shown))
+    assert own > 5 and 0.2 * own < made < 1.2 * own and plain == 0
     again = codec.decode(found.data)
     assert np.array_equal(again.frames, found.frames)
 

@@ -84,24 +84,20 @@ class BaseCoder:
         would reach it alone."""
         header, seen = self.header, hashlib.sha256()
 
-        restorer = self.session.restorer if share == 1 else None
-        self.meter = None
-        if restorer is not None and restorer.textured:
-            self.meter = TextureMeter(header.height, header.width)
-
         def noted() -> Iterator[Pictures]:
             for picture in pictures:
                 seen.update(np.ascontiguousarray(picture).data)
-                if self.meter is not None:
-                    self.meter.add(picture)
                 yield picture
 
         goal, quality = self.parameters.goal, None
-        kept = Spool(header.height, header.width, rgb=True) if goal else None
+        restorer = self.session.restorer if share == 1 else None
+        textured = restorer is not None and restorer.textured
+        kept = Spool(header.height, header.width, rgb=True) if goal or textured else None
+        self.meter = TextureMeter(kept) if kept and textured else None
         spools = base.spooled(noted(), header.height, header.width, self.sizes, kept)
         try:
             empty = bitstream.empty_gop(gop)
-            if goal is None or kept is None:
+            if goal is None:
                 assert room is not None
                 room -= _around(gop)
                 aside = self.meter.expected(self.a_level) if self.meter else 0
@@ -112,6 +108,7 @@ class BaseCoder:
                     fits = room is None or HEAD + len(least.stream) <= room
                     found = least if fits else None
             else:
+                assert kept is not None
                 found, quality = self._good(gop, spools, kept, goal, tell)
                 if share < 1:
                     part, quality = int(share * (HEAD + len(found.stream))), None

@@ -22,7 +22,7 @@ from gvcc import files
 from gvcc.errors import ConfigError
 from gvcc.format import levels
 from gvcc.pictures import enlarge
-from gvcc.priors.texture import energy, strength
+from gvcc.priors.texture import lost, strength
 
 ODDS = {1: 0.55, 2: 0.3, 4: 0.15}
 """How often a base is at 1/1, 1/2 and 1/4 of each side."""
@@ -66,8 +66,8 @@ class Pair:
         """What a restorer is told of the texture that the base lacks: [H/4,W/4], for all pictures
         as of the middle one and its neighbours."""
         near = slice(max(0, len(self.clip) // 2 - NEAR), len(self.clip) // 2 + NEAR + 1)
-        lost = np.maximum(energy(self.clip[near]) - energy(self.enlarged[near]), 0).mean(0)
-        found = np.rint(levels.fraction(np.sqrt(lost))).astype(np.uint8)
+        power = np.square(lost(self.clip[near], self.enlarged[near])).mean(0)
+        found = np.rint(levels.fraction(np.sqrt(power))).astype(np.uint8)
         return strength(found[None], 0, *self.clip.shape[1:3])
 
 
