@@ -52,7 +52,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "texture-words": ("symbols of a texture that are not whole words", c,
                           changed(restored, texture=bytes(7))),
         "texture-short": ("a texture that ends before its last level", c,
-                          changed(restored, texture=b"\x33" * 4)),
+                          changed(restored, texture=bytes.fromhex("b6273b04"))),
         "base-vvc-number": ("sets of VVC of number 1", "Unsupported",
                             changed(vvc, sets=1)),
         "base-difference": ("a difference to the latent of no trajectory", c,

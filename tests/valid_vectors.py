@@ -236,7 +236,7 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "nano-restored": (
         "nano, v2v: a base at half of each side that is restored, three maps of texture; follows "
         "the restorer's weights",
-        "nano", (18, 72, 88), dict(mode="v2v", base="av1", base_size="2", size=700, seed=7), {},
+        "nano", (18, 48, 64), dict(mode="v2v", base="av1", base_size="2", size=700, seed=7), {},
     ),
     "nano-v2v": (
         "nano, v2v: a trajectory over a base, variances in the header; follows its weights",
