@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-# Fields of a header whose names in the documents, which stay, are shorter.
 # Of a trajectory: they say nothing of a file that is nothing but bases.
 _SAMPLED = {"overlap", "path", "rule", "coder", "allocation", "size", "steps", "tail", "shift",
             "g_scale", "multistep", "table", "alignment", "reuse", "variances"}  # fmt: skip
+# Fields of a header whose names in the documents, which stay, are shorter.
 _SHORT = {"codebook_size": "size", "ode_steps": "tail", "schedule": "table"}
 
 

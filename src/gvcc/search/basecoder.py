@@ -107,6 +107,8 @@ class BaseCoder:
                     room = None if most is None else most - _around(gop)
                     fits = room is None or HEAD + len(least.stream) <= room
                     found = least if fits else None
+                if found is not None and share == 1:
+                    found = self._restored(found, room)
             else:
                 assert kept is not None
                 found, quality = self._good(gop, spools, kept, goal, tell)
@@ -115,8 +117,6 @@ class BaseCoder:
                     found = self._within(spools, part, tell) or self._smallest(spools)
             if found is None:
                 return None
-            if share == 1:
-                found = self._restored(found, room)
             return CodedBase(replace(empty, base=found), quality, seen.hexdigest())
         finally:
             for spool in (*spools.values(), *([kept] if kept else [])):
@@ -189,9 +189,9 @@ class BaseCoder:
         self, gop: Gop, spools: dict[int, Spool], wanted: Spool, goal: Goal,
         tell: Callable[[int], None],
     ) -> tuple[BaseRecord, float]:  # fmt: skip
-        """A base whose quality is as near to the goal's as half its tolerance; else the nearest one
-        found within its tolerance, above it, or at all. At full size unless another is asked
-        for."""
+        """A base, with the mark that it is restored, whose quality is as near to the goal's as half
+        its tolerance; else the nearest one found within its tolerance, above it, or at all. At full
+        size unless another is asked for."""
         refused: base.Refused | None = None
         for name in self.codecs:
             try:
