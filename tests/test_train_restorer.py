@@ -244,28 +244,6 @@ def test_packing_running_and_finishing(
     assert not torch.equal(tensors["restorer.exit.weight"], torch.zeros(51, 8, 3, 3))
 
 
-def test_mixing_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "training"))
-    import mix
-
-    nets = [Restorer(RestorerShape(8, 1)) for _ in range(2)]
-    paths = []
-    for i, net in enumerate(nets):
-        torch.nn.init.normal_(net.exit.bias)
-        (tmp_path / str(i)).mkdir()
-        paths.append(runs.write_restorer(net, tmp_path / str(i)))
-    mix.mix(*paths, 0.25, 0.5, tmp_path / "out")
-    config, made, _ = nano.unpack((tmp_path / "out").read_bytes(), "")
-    assert config == {"restorer": {"blocks": 1, "width": 8}}
-    first, second = (net.exit.bias.detach() for net in nets)
-    wanted = 0.75 * first + 0.25 * second
-    wanted[-3:] += 0.5
-    assert torch.allclose(made["restorer.exit.bias"].float(), wanted, atol=5e-3)
-    other = runs.write_restorer(Restorer(RestorerShape(8, 2)), tmp_path / "1")
-    with pytest.raises(SystemExit, match="different networks"):
-        mix.mix(paths[0], other, 0.5, 0, tmp_path / "out")
-
-
 def test_joining_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "training"))
     import join
@@ -273,10 +251,11 @@ def test_joining_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     first = runs.write_restorer(Restorer(RestorerShape(8, 1)), tmp_path / "a")
     second = runs.write_restorer(Restorer(RestorerShape(8, 2)), tmp_path / "b")
-    join.join(first, first, tmp_path / "out")
+    join.join(first, first, tmp_path / "out", 0.5)
     config, tensors, _ = nano.unpack((tmp_path / "out").read_bytes(), "")
     assert set(config) == {"realism", "fidelity"}
-    assert torch.equal(tensors["realism.exit.bias"], tensors["fidelity.exit.bias"])
+    more = tensors["realism.exit.bias"] - tensors["fidelity.exit.bias"]
+    assert torch.equal(more, torch.tensor([0.0] * 48 + [0.5] * 3))
     with pytest.raises(ConfigError, match="expected shape|of different"):
         join.join(first, second, tmp_path / "bad")
 
