@@ -15,12 +15,14 @@ import test_nano
 from gvcc.eval import baselines, cells, identity, run, table6
 from gvcc.eval.cells import Job, Source
 from gvcc.pictures import media
-from gvcc.priors import nano
+from gvcc.priors import nano, restorers
 from gvcc.records import Video
+from gvcc.search.config import EncodeConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Edit = Callable[..., None]
 PACKAGE = Path(identity.__file__).parents[1]
+SHIPPED = PACKAGE / "priors/weights/restorer.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +148,32 @@ def test_numbers_depend_on_the_code_that_measures(
 
 
 def test_the_digest_of_weights_is_that_of_the_file_as_it_is_now(weights: Path) -> None:
-    name = f"nano:{weights}"
-    before = identity.weights(name)
-    assert before == nano.load(path=weights).spec.digest.hex()
+    asked = EncodeConfig(prior=f"nano:{weights}", restorer="off")
+    before = identity.weights(asked)
+    assert before == [nano.load(path=weights).spec.digest.hex(), ""]
     retrain(weights)
-    assert identity.weights(name) == nano.load(path=weights).spec.digest.hex() != before
+    after = identity.weights(asked)
+    assert after == [nano.load(path=weights).spec.digest.hex(), ""] != before
     weights.unlink()
-    assert "No such file" in identity.weights(name)
+    assert "No such file" in identity.weights(asked)[0]
+
+
+def test_cells_depend_on_what_restores_their_bases(clip: Source, tmp_path: Path) -> None:
+    path = tmp_path / "restorer.safetensors"
+    path.write_bytes(SHIPPED.read_bytes())
+    own = restorers.load("nano", 1.0).digest.hex()
+    for codec in ("gvcc:default", "gvcc:v2v", f"gvcc:v2v+restorer=nano:{path}"):
+        assert identity.weights(cells.config(codec))[1:] == [own], codec
+    for codec in ("gvcc:paper", "gvcc:default+mode=t2v", "gvcc:v2v+restorer=off"):
+        assert identity.weights(cells.config(codec))[1:] == [""], codec
+    job = Job(f"gvcc:v2v+restorer=nano:{path}", clip, (0.5,), ())
+    before = job.key(0.5)
+    config, tensors, _ = nano.unpack(path.read_bytes(), "")
+    tensors["realism.exit.bias"][-1] += 1
+    path.write_bytes(nano.pack(config, tensors))
+    assert job.key(0.5) != before
+    path.write_bytes(b"")
+    assert "restorer" in identity.weights(cells.config(job.codec))[1]
 
 
 def test_a_models_folder_counts_with_all_its_files(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ class Job:
     def _coding(self) -> list[Any]:
         """What makes the file and the pictures."""
         if self.codec.startswith("gvcc:"):
-            prior = config(self.codec).prior
-            return [identity.codec(prior), identity.weights(prior)]
+            asked = config(self.codec)
+            return [identity.codec(asked.prior), *identity.weights(asked)]
         if codec := baselines.find(self.codec):
             return [codec.command, codec.shown(0, 0), identity.code("gvcc.eval.baselines")]
         adapter = external.load(self.adapters or "")[self.codec]

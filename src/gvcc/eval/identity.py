@@ -16,8 +16,9 @@ from typing import Any
 
 from gvcc import priors
 from gvcc.errors import GvccError
-from gvcc.priors import store
+from gvcc.priors import Spec, restorers, store
 from gvcc.priors.models import MODELS
+from gvcc.search.config import EncodeConfig
 
 _ROOT = Path(__file__).parents[2]  # the folder with the package
 Stamp = tuple[str, int, int]
@@ -116,16 +117,33 @@ def codec(prior: str) -> list[Any]:
     return [code("gvcc.codec"), libraries("torch", "numpy", "constriction", "av", *published)]
 
 
-def weights(prior: str) -> str:
-    """A prior's digest, hexadecimal, as it is now; why it has none, where it cannot be loaded."""
-    kind, _, path = prior.partition(":")
+def weights(asked: EncodeConfig) -> list[str]:
+    """The digests of a configuration's prior and of what restores its bases ("" where nothing
+    does), hexadecimal, as they are now; why there is none, where one cannot be loaded."""
+    kind, _, path = asked.prior.partition(":")
     at = Path(path) if path else store.known(MODELS[kind]) if kind in MODELS else None
-    return _loaded(prior, () if at is None else stamps(at))
+    spec = _prior(asked.prior, () if at is None else stamps(at))
+    if isinstance(spec, str):
+        return [spec]
+    try:
+        name = asked.resolved(spec).restorer
+    except GvccError as e:
+        return [spec.digest.hex(), str(e)]
+    _, _, path = name.partition(":")
+    return [spec.digest.hex(), _restorer(name, stamps(Path(path)) if path else ())]
 
 
 @lru_cache
-def _loaded(prior: str, _: tuple[Stamp, ...]) -> str:
+def _prior(name: str, _: tuple[Stamp, ...]) -> Spec | str:
     try:
-        return priors.load(prior).spec.digest.hex()
+        return priors.load(name).spec
+    except GvccError as e:
+        return str(e)
+
+
+@lru_cache
+def _restorer(name: str, _: tuple[Stamp, ...]) -> str:
+    try:
+        return restorers.load(name, 1.0).digest.hex() if name else ""
     except GvccError as e:
         return str(e)
