@@ -3,6 +3,7 @@ what made them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -248,3 +249,21 @@ def test_cells_of_table_6_that_other_code_has_made_are_made_anew(
     assert [table(), table()] == [33, 33]
     edit("eval/every.py")
     assert table() == 33 and len(asked) == 3
+
+
+def test_a_clip_is_the_same_wherever_it_was_fetched(tmp_path: Path) -> None:
+    one, two = tmp_path / "a" / "clip.y4m", tmp_path / "b" / "clip.y4m"
+    for path, time in ((one, 1), (two, 2)):
+        path.parent.mkdir()
+        path.write_bytes(b"the same")
+        os.utime(path, (time, time))
+    first, second = (Source("clip", str(p), 5) for p in (one, two))
+    assert first.identity == second.identity
+    two.write_bytes(b"not same")
+    assert first.identity != second.identity
+    pictures = Source("clip", str(one.parent), 5)
+    before = pictures.identity
+    one.rename(one.with_name("other.y4m"))
+    assert pictures.identity != before
+    with pytest.raises(FileNotFoundError):
+        first.identity  # noqa: B018

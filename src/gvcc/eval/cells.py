@@ -67,9 +67,9 @@ class Source:
     @property
     def identity(self) -> str:
         """What tells whether a finished cell is of this clip."""
-        stat = Path(self.path).stat()
         raw = "" if self.raw is None else "raw {} {} {} {} ".format(*self.raw)
-        return f"{self.name} {stat.st_size} {stat.st_mtime_ns} {raw}{self.frames} {self.height}"
+        clip = identity.content(Path(self.path))
+        return f"{self.name} {clip} {raw}{self.frames} {self.height}"
 
 
 @dataclass(frozen=True)

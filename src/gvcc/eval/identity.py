@@ -37,6 +37,25 @@ def stamps(path: Path) -> tuple[Stamp, ...]:
     return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
+def content(path: Path) -> str:
+    """The digest of what a file holds, or every file below a folder: a clip that was copied or
+    fetched anew is the same clip. FileNotFoundError if there is none."""
+    if not (found := stamps(path)):
+        raise FileNotFoundError(path)
+    return _content(path, found)
+
+
+@lru_cache(maxsize=1024)
+def _content(path: Path, found: tuple[Stamp, ...]) -> str:
+    names = [Path(name) for name, _, _ in found]
+    return digest([[str(p.relative_to(path)), _hash(p)] for p in names])
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def programs(*commands: str) -> list[tuple[Stamp, ...]]:
     """The stamps of the programs, scripts and other files that command lines name."""
     words = [word for command in commands for word in shlex.split(command)]
