@@ -13,7 +13,7 @@ from gvcc.priors import nano, restorers
 from gvcc.priors.restorer import BANDS
 from gvcc.train import runs
 
-# Added to what realism says of the noise's shares, before softplus: the loss by VGG-16 asks for less
+# Added to what realism says of the noise's shares, before softplus: LPIPS by VGG-16 asks for less
 # noise than the measures that judge (training/README.md).
 LOUDER = 0.45
 

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.pages import RESULTS, ROOT, load, table
-from gvcc.priors import nano
+from gvcc.priors import nano, restorers
 
 RECIPES = ("nano-autoencoder-cpu", "nano-flow-cpu", "nano-autoencoder-cpu-fine",
            "nano-flow-cpu-fine")  # fmt: skip
@@ -91,6 +91,43 @@ def bars() -> str:
         value = load(f"priors/{name}")[key]["geometric_mean"] if known else "not measured yet"
         rows.append([what, f"{bar} or less", value])
     return table(["on the five evaluation clips", "asked", "measured"], rows)
+
+
+def restorer() -> str:
+    """The section on the restorer."""
+    found = restorers.load("nano", 1.0)
+    if not isinstance(found, restorers.NanoRestorer):
+        raise SystemExit("the restorer nano is no network of nano's")
+    size = (ROOT / "src/gvcc/priors/weights/restorer.safetensors").stat().st_size
+    count = sum(p.numel() for p in found.net.parameters())
+    runs = ("src/gvcc/train/recipes/nano-restorer-fidelity.toml",
+            "training/nano-restorer/realism.toml")  # fmt: skip
+    recipes = "\n".join(f"`{r}`:\n\n```toml\n{(ROOT / r).read_text().strip()}\n```\n" for r in runs)
+    curves = "\n\n".join(
+        f"![{name}](results/priors/restorer_{name}_curve.png)" for name in ("fidelity", "realism")
+    )
+    return f"""## The restorer
+
+What makes the pictures of a base better in mode v2v, the default: one network of convolutions
+({count / 1e6:.1f} M parameters), one call a picture. Two sets of weights, which the knob
+interpolates: `src/gvcc/priors/weights/restorer.safetensors`, {size / 1e6:.1f} MB, float16, SHA-256
+beginning `{found.digest.hex()}`, in the header of every file that it restores.
+
+Realism (knob 1) adds noise where the encoder found that the base has lost fine texture, as loud as
+the lost texture and in bands that the network chooses; it moves with the picture. That noise is of
+the right strength, not the clip's own: grass becomes grain, not blades. Letters, faces and objects
+that the base has lost stay lost. Fidelity (knob 2) adds no noise.
+
+Trained on the data above, but for most of the robot scenes (realism: a twelfth of them), coded as
+bases by AV1 and VVC at three sizes and random quantisers. Losses: Charbonnier for fidelity; for
+realism LPIPS by VGG-16, statistics of VGG-16's features, a low-passed and a plain error, and a
+critic. So the weights depend on VGG-16 as trained on ImageNet and on LPIPS's heads, whose licences
+are in [metrics.md](metrics.md). LPIPS by AlexNet and DISTS, the curves' measures, are never trained
+on. How the runs followed one another: [training/README.md](../training/README.md).
+
+{recipes}
+{curves}
+"""
 
 
 def card() -> str:
@@ -167,7 +204,8 @@ The curves, in the same order:
 {curves}
 
 What happened in fact: {(RESULTS / "priors/nano_history.txt").read_text().strip()}
-"""
+
+{restorer()}"""
 
 
 def main() -> None:
