@@ -35,6 +35,13 @@ def test_an_example_is_a_clip_and_its_coded_latent() -> None:
     assert 0.02 < off < 1  # it was coded, and is of this clip
 
 
+def test_a_cut_makes_no_example_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modes with coded pictures begin a GOP at a cut; examples of one batch have one length."""
+    monkeypatch.setattr(decoder, "_MODES", ("i2v",))
+    clip = np.concatenate([texture(5, 48, 48, 1), 255 - texture(4, 48, 48, 2)])
+    assert len(decoder.coded(nano.load(), clip, np.random.default_rng(3)).latent) == 3
+
+
 def test_examples_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     for bad in (b"", b"PK nonsense"):

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.anchors import nano_plot
+from bench.anchors import nano_plot, versus
+from bench.anchors.versus import ok
 from bench.pages import RESULTS, load, table
 from gvcc.eval.baselines import NEAR  # a curve is taken to go on as far as this, too
 from gvcc.eval.bd import LOWER
@@ -25,11 +26,6 @@ _SHORT = [(m, label) for m, label in METRICS if m in (
 SETS = {"quick": "176 lines", "256": "256 lines", "480": "480 lines"}
 
 
-def _ok(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
-    (result,) = (c for c in d["codecs"] if c["codec"] == codec)
-    return [c for c in result["cells"] if c["status"] == "ok"]
-
-
 def _split(d: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Our codecs and the others."""
     names = d["setup"]["codecs"]
@@ -38,7 +34,7 @@ def _split(d: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def _measured(d: dict[str, Any]) -> list[tuple[str, str]]:
     """The metrics that every cell of a set has."""
-    cells = [x for c in d["setup"]["codecs"] for x in _ok(d, c)]
+    cells = [x for c in d["setup"]["codecs"] for x in ok(d, c)]
     return [(m, label) for m, label in METRICS
             if all(x["metrics"].get(m) is not None for x in cells)]  # fmt: skip
 
@@ -47,7 +43,7 @@ def _rows(d: dict[str, Any]) -> list[list[Any]]:
     rows = []
     for codec in d["setup"]["codecs"]:
         for rate in d["setup"]["rates"]:
-            cells = [x for x in _ok(d, codec) if x["rate"] == rate]
+            cells = [x for x in ok(d, codec) if x["rate"] == rate]
             if not cells:
                 continue
             means = [float(np.mean([x["metrics"][m] for x in cells])) for m, _ in _measured(d)]
@@ -74,30 +70,13 @@ def _standing(d: dict[str, Any]) -> str:
     return table(["equal", "codec", f"rate over {ANCHOR}, %", "95 % interval", "warnings"], lines)
 
 
-def duels(d: dict[str, Any], ours: str, theirs: str, metric: str) -> dict[float, list[bool]]:
-    """Rate -> for each clip whose curve of `theirs` reaches our file's size: is ours better there?
-
-    Theirs is a straight line between its points, over the logarithm of the size."""
-    sign, out = (-1 if metric in LOWER else 1), dict[float, list[bool]]()
-    for cell in _ok(d, ours):
-        points = {c["bits_per_pixel"]: c["metrics"][metric] for c in _ok(d, theirs)
-                  if c["clip"] == cell["clip"]}  # fmt: skip
-        size = cell["bits_per_pixel"]
-        if not points or not min(points) / (1 + NEAR) <= size <= max(points) * (1 + NEAR):
-            continue
-        x = sorted(points)
-        other = np.interp(math.log(size), np.log(x), [points[p] for p in x])
-        out.setdefault(cell["rate"], []).append(bool(sign * (cell["metrics"][metric] - other) > 0))
-    return out
-
-
 def _compared(d: dict[str, Any], metric: str) -> tuple[int, int, list[str]]:
     """Won and all comparisons of ours with the others, and in words where they were won."""
     ours, others = _split(d)
     won, of, where = 0, 0, []
     for a in ours:
         for b in others:
-            found = duels(d, a, b, metric)
+            found = versus.duels(d, a, b, metric)
             wins = {f"{r:g}": sum(v) for r, v in found.items() if any(v)}
             won, of = won + sum(wins.values()), of + sum(map(len, found.values()))
             if wins:
@@ -126,7 +105,7 @@ def _slopes(d: dict[str, Any]) -> str:
 
 def _over(d: dict[str, Any], codec: str) -> list[dict[str, Any]]:
     """Files that are larger than asked for."""
-    return [c for c in _ok(d, codec) if c["bits_per_pixel"] > c["rate"] * (1 + NEAR)]
+    return [c for c in ok(d, codec) if c["bits_per_pixel"] > c["rate"] * (1 + NEAR)]
 
 
 def section(name: str, d: dict[str, Any]) -> str:
@@ -134,10 +113,10 @@ def section(name: str, d: dict[str, Any]) -> str:
     s = d["setup"]
     enlarged = " (akiyo_cif, of 288, is enlarged)" if s["height"] > 288 else ""
     above = [
-        f"{o} ({len(over)} of {len(_ok(d, o))} files)" for o in s["codecs"] if (over := _over(d, o))
+        f"{o} ({len(over)} of {len(ok(d, o))} files)" for o in s["codecs"] if (over := _over(d, o))
     ]
     small = [c for c in s["codecs"] if "codebook=1024" in c]
-    most = max((x["bits_per_pixel"] for c in small for x in _ok(d, c)), default=0)
+    most = max((x["bits_per_pixel"] for c in small for x in ok(d, c)), default=0)
     smaller = (
         "Preset paper has K = 1024 in place of 16384, for the time it takes; with all the atoms "
         f"it may have it ends at {most:.3f} bits per pixel. " * bool(small)
@@ -160,6 +139,7 @@ def section(name: str, d: dict[str, Any]) -> str:
         "nothing is compared.",
         _plainly(d),
         f"PSNR gained by each doubling of the rate, in the mean: {_slopes(d)}.",
+        versus.bars(d, _measured(d)),
         "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
         _standing(d), "Means over the clips:",
         table(["codec", "asked", "bits/pixel", *(label for _, label in _measured(d))], _rows(d)),
@@ -192,7 +172,7 @@ def standing() -> str:
     verdict = "loses to" if not ahead else f"is ahead by {ahead} of {len(METRICS)} metrics of"
     bound = load("priors/autoencoder")
     ours, others = (
-        [(len(_over(d, c)), len(_ok(d, c))) for d in sets.values() for c in _split(d)[i]]
+        [(len(_over(d, c)), len(ok(d, c))) for d in sets.values() for c in _split(d)[i]]
         for i in (0, 1)
     )
     return "\n\n".join([

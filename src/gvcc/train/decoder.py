@@ -78,7 +78,7 @@ def coded(prior: Prior, clip: NDArray[np.uint8], rng: np.random.Generator) -> Ex
     """A clip and what coding leaves of its latent, in a mode and at a rate drawn at random."""
     low, high = np.log(_RATES)
     size = max(_LEAST, int(np.exp(rng.uniform(low, high)) * clip[..., 0].size / 8))
-    config = EncodeConfig(mode=str(rng.choice(_MODES)), size=size)
+    config = EncodeConfig(mode=str(rng.choice(_MODES)), size=size, cuts=False)
     stream = parser.parse(codec.encode(Video(clip, Fraction(25)), config, prior).data)
     session = Session(stream.header, prior)
     latent = decode_record(session, 0, stream.gops[0], Left(), lambda *_: None).latent
