@@ -79,7 +79,7 @@ class BaseCodec(NamedTuple):
     finest: int
     coarsest: int
     slope: float
-    rough: int  # beyond it a smaller picture, enlarged, may look better
+    rough: int  # beyond it a smaller picture looks better, restored (bench/systems/restorer.py)
     start: int  # about right for 0.01 bits per coded pixel
     scout: str | None  # preset that finds an index at a part of the time
     scout_ratio: float  # of its size to that of the codec's preset
@@ -221,13 +221,13 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[in
 
 _ALL = (
     BaseCodec(
-        name="av1", finest=16, coarsest=4 * 280, slope=0.008, rough=4 * 255, start=4 * 255,
+        name="av1", finest=16, coarsest=4 * 280, slope=0.008, rough=4 * 270, start=4 * 255,
         scout=None, scout_ratio=1, preset="4", told=lambda i: min(255, round(i / 4)),
         asked=lambda q: 4 * q, write=_av1_write, sets=_av1_sets, parts=_av1_parts,
         decoder="libdav1d",
     ),
     BaseCodec(
-        name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 47, start=8 * 40,
+        name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 53, start=8 * 40,
         scout="faster", scout_ratio=1.25, preset="medium", told=lambda i: round(i / 2),
         asked=lambda q: 2 * q, write=_vvc_write, sets=_vvc_sets, parts=_vvc_parts, decoder="vvc",
     ),
