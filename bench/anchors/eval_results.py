@@ -3,7 +3,7 @@
     gvcc eval ../shared/data/eval/*.mp4 --preset quick --out report
     python bench/anchors/eval_results.py report quick
 
-Some of its plots and, for the set "256", its contact sheets go beside it. Profiles of single frames
+Some of its plots and, for sets of 256 lines, its contact sheets go beside it. Profiles of single frames
 and the clips stay in the report's folder.
 """
 
@@ -41,6 +41,6 @@ if __name__ == "__main__":
         shutil.copy(
             args.folder / f"plots/{metric}.png", RESULTS / f"anchors/eval_{args.name}_{metric}.png"
         )
-    for sheet in (args.folder / "contact").glob("*.png") if args.name == "256" else ():
+    for sheet in (args.folder / "contact").glob("*.png") if args.name[:3] == "256" else ():
         out_path = RESULTS / f"anchors/contact_{args.name}_{sheet.stem}.jpg"
         Image.open(sheet).save(out_path, quality=88, subsampling=0)

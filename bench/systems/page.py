@@ -229,7 +229,23 @@ def restorer() -> str:
     )  # fmt: skip
 
 
+def restorer_speed() -> str:
+    d = load("systems/restorer_speed")
+    keys = ("bytes", "encode_s", "decode_s")
+    return (
+        f"## Seconds of the default\n\n{d['clip']}, {d['frames']} frames of {d['width']}x"
+        f"{d['height']}, {d['rate']} bit/pixel, {d['cores']} cores, the least of three "
+        "(bench/systems/restorer_speed.py). Encoding takes "
+        f"{d['encode_over_vvenc_slow']:.2f} of one encode by VVenC slow "
+        f"({d['vvenc_slow_s']:.1f} s), decoding "
+        f"{d['decode_over_t2v']:.2f} of the decode of t2v.\n\n"
+        + table(["mode", "bytes", "encode, s", "decode, s"],
+                [[m, *(f"{r[k]:.4g}" for k in keys)] for m, r in d["modes"].items()])
+    )  # fmt: skip
+
+
 SECTIONS = {
+    restorer_speed: {"restorer_speed"},
     restorer: {"restorer"},
     bases: {"base_speed"},
     modes: {"modes"},
