@@ -3,8 +3,8 @@
     gvcc eval ../shared/data/eval/*.mp4 --preset quick --out report
     python bench/anchors/eval_results.py report quick
 
-Some of its plots and, for sets of 256 lines, its contact sheets go beside it. Profiles of single frames
-and the clips stay in the report's folder.
+Some of its plots and, for sets of 256 lines, its contact sheets go beside it. Profiles of single
+frames and the clips stay in the report's folder.
 """
 
 from __future__ import annotations

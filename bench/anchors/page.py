@@ -197,9 +197,9 @@ def standing() -> str:
         "evaluation clips; -: no quality in common. With intervals: [anchors](anchors/README.md).",
         _rates(sets),
         "Why the generator's curves rise so slowly: nano's autoencoder alone, its latents uncoded, "
-        f"gives {bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips ({bound['height']} "
-        f"px height, {bound['frames']} frames, bench/priors/autoencoder.py), and that is where "
-        "they end.",
+        f"gives {bound['mean']['nano_psnr_rgb_db']:.1f} dB in the mean of the clips "
+        f"({bound['height']} px height, {bound['frames']} frames, bench/priors/autoencoder.py), "
+        "and that is where they end.",
     ])  # fmt: skip
 
 
