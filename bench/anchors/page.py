@@ -151,7 +151,7 @@ def section(name: str, d: dict[str, Any]) -> str:
         "nothing is compared.",
         _plainly(d),
         f"PSNR gained by each doubling of the rate, in the mean: {_slopes(d)}.",
-        versus.bars(d, _measured(d)),
+        *([beside] if (beside := versus.bars(d, _measured(d))) else []),
         "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
         _standing(d), "Means over the clips:",
         table(["codec", "asked", "bits/pixel", *(label for _, label in _measured(d))], _rows(d)),

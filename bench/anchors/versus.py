@@ -61,7 +61,8 @@ def mean(found: dict[float, list[tuple[float, float]]], rates: tuple[float, ...]
 
 
 def bars(d: dict[str, Any], metrics: list[tuple[str, str]]) -> str:
-    """The default and its base beside the classical codecs at equal size."""
+    """The default and its base beside the classical codecs at equal size; empty where none of them
+    was measured."""
     ours = [c for c in OURS if c in d["setup"]["codecs"]]
     theirs = [c for c in THEIRS if c in d["setup"]["codecs"]]
     lines = []
@@ -76,6 +77,8 @@ def bars(d: dict[str, Any], metrics: list[tuple[str, str]]) -> str:
                 shown = f"x {value:.3f}" if metric in LOWER else f"{value:+.3f}"
                 row.append(f"{shown} ({n})" if n else "-")
             lines.append(row)
+    if not lines:
+        return ""
     return (
         "At the size of our own file, the mean over clips and rates (of how many): x, what is "
         "better when lower, as a ratio to theirs; the rest as a difference. base-only: the same "
