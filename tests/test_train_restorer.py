@@ -251,11 +251,11 @@ def test_joining_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     first = runs.write_restorer(Restorer(RestorerShape(8, 1)), tmp_path / "a")
     second = runs.write_restorer(Restorer(RestorerShape(8, 2)), tmp_path / "b")
-    join.join(first, first, tmp_path / "out", 0.5)
+    join.join(first, first, tmp_path / "out")
     config, tensors, _ = nano.unpack((tmp_path / "out").read_bytes(), "")
     assert set(config) == {"realism", "fidelity"}
     more = tensors["realism.exit.bias"] - tensors["fidelity.exit.bias"]
-    assert torch.equal(more, torch.tensor([0.0] * 48 + [0.5] * 3))
+    assert torch.equal(more, torch.tensor([0.0] * 48 + [join.LOUDER] * 3).half())
     with pytest.raises(ConfigError, match="expected shape|of different"):
         join.join(first, second, tmp_path / "bad")
 

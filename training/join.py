@@ -18,13 +18,13 @@ from gvcc.train import runs
 LOUDER = 0.45
 
 
-def join(realism: Path, fidelity: Path, out: Path, louder: float = LOUDER) -> None:
+def join(realism: Path, fidelity: Path, out: Path) -> None:
     """Write both sets of weights to one file; ConfigError if they are of different networks."""
     config, tensors = {}, {}
     for name, path in (("realism", realism), ("fidelity", fidelity)):
         config[name] = nano.unpack(path.read_bytes(), str(path))[0]["restorer"]
         tensors |= {f"{name}.{k}": v for k, v in runs.state_of(path, "restorer").items()}
-    tensors["realism.exit.bias"][-len(BANDS) :] += louder
+    tensors["realism.exit.bias"][-len(BANDS) :] += LOUDER
     out.write_bytes(nano.pack(config, tensors))
     restorers.load(f"nano:{out}", 1.5)
 

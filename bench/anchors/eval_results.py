@@ -41,6 +41,6 @@ if __name__ == "__main__":
         shutil.copy(
             args.folder / f"plots/{metric}.png", RESULTS / f"anchors/eval_{args.name}_{metric}.png"
         )
-    for sheet in (args.folder / "contact").glob("*.png") if args.name[:3] == "256" else ():
+    for sheet in (args.folder / "contact").glob("*.png") if args.name.startswith("256") else ():
         out_path = RESULTS / f"anchors/contact_{args.name}_{sheet.stem}.jpg"
         Image.open(sheet).save(out_path, quality=88, subsampling=0)

@@ -139,7 +139,7 @@ def section(name: str, d: dict[str, Any]) -> str:
               for p in sorted((RESULTS / "anchors").glob(f"contact_{name}_*.jpg"))]  # fmt: skip
     stride = s.get("stride", 1)
     some = f"LPIPS and DISTS of one frame in {stride}. " * (stride > 1)
-    return "\n\n".join([
+    return "\n\n".join(filter(None, [
         f"## {SETS[name]}",
         f"`gvcc eval` on the {len(s['clips'])} evaluation clips, {s['frames']} frames each, scaled "
         f"to {s['height']} px height{enlarged}, prior nano; sizes of real files, the others' at "
@@ -151,12 +151,12 @@ def section(name: str, d: dict[str, Any]) -> str:
         "nothing is compared.",
         _plainly(d),
         f"PSNR gained by each doubling of the rate, in the mean: {_slopes(d)}.",
-        *([beside] if (beside := versus.bars(d, _measured(d))) else []),
+        versus.bars(d, _measured(d)),
         "What it costs in bits, by Bjontegaard (PCHIP; bootstrap over clips):",
         _standing(d), "Means over the clips:",
         table(["codec", "asked", "bits/pixel", *(label for _, label in _measured(d))], _rows(d)),
         "\n".join([*plots, *sheets]),
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _many(pairs: list[tuple[int, int]]) -> str:

@@ -19,13 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.common import RESULTS, clip, save
+from bench.common import RESULTS, clip, least, save
 from gvcc import priors
 from gvcc.codec import encode
 from gvcc.errors import TargetUnreachable
@@ -66,10 +65,6 @@ def command(*args: str | Path) -> tuple[float, float]:
 
 def gvcc(*args: str | Path) -> tuple[float, float]:
     return command(sys.executable, "-m", "gvcc", *args)
-
-
-def least(run: Callable[[], tuple[float, float]], times: int = 3) -> float:
-    return min(run()[0] for _ in range(times))
 
 
 def speed(video: Video, folder: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where nano's restorer makes a base look better, and from where on a smaller base is better ->
+"""Where nano's restorer makes a base look better, and whether a smaller base is better ->
 docs/results/systems/restorer.json.
 
     python bench/systems/restorer.py ../shared/data/train .runs/cache

@@ -11,30 +11,18 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.common import clip, save
+from bench.common import clip, least, save
 from gvcc import codec, priors
 from gvcc.eval import baselines
 from gvcc.search.config import EncodeConfig
 
-NAME, RATE, TIMES = "davis_dog", 0.02, 3
-
-
-def least(run: Callable[[], Any]) -> float:
-    """Seconds."""
-    found = []
-    for _ in range(TIMES):
-        begin = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - begin)
-    return min(found)
+NAME, RATE = "davis_dog", 0.02
 
 
 def main() -> None:

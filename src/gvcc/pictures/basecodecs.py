@@ -79,7 +79,7 @@ class BaseCodec(NamedTuple):
     finest: int
     coarsest: int
     slope: float
-    rough: int  # beyond it a smaller picture looks better, restored (bench/systems/restorer.py)
+    rough: int  # no smaller base up to it: none looks better to QP 51 (bench/systems/restorer.py)
     start: int  # about right for 0.01 bits per coded pixel
     scout: str | None  # preset that finds an index at a part of the time
     scout_ratio: float  # of its size to that of the codec's preset
