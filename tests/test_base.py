@@ -287,6 +287,26 @@ def test_the_search_lands_whatever_the_sizes_do(
         assert found is not None and 0.93 * best <= len(found.stream) <= room - formats.HEAD
 
 
+def test_the_search_leaves_room_for_what_is_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured on a base of about the wanted size, not on the first that comes along."""
+    measured = list[int]()
+
+    def coded(spool: object, name: str, size: int, fps: Fraction, index: int) -> BaseRecord:
+        return BaseRecord(name, size, 0, 0, bytes(round(60_000 * 2 ** (-0.008 * index))))
+
+    def beside(made: BaseRecord) -> int:
+        measured.append(len(made.stream))
+        return 300 + len(made.stream) // 10
+
+    monkeypatch.setattr(base, "coded", coded)
+    spool = basecodecs.Spool(256, 320)
+    spool.count = 33
+    found = bases.fit(spool, "av1", 1, FPS, 5000, 1100, beside=beside).record
+    assert found is not None and len(measured) > 1
+    whole = formats.HEAD + len(found.stream) + beside(found)
+    assert 0.97 * 5000 < whole <= 1.01 * 5000
+
+
 def test_no_base_is_small_enough() -> None:
     clip = demo_clip(3, 96, 128)
     spool = base.spooled(clip, 96, 128, (1,))[1]

@@ -266,7 +266,10 @@ def test_parts_are_as_the_whole(coded: codec.Encoding):
 def test_the_viewer_has_the_knob(coded: codec.Encoding):
     soft, sharp = (pictures(coded.data, knob=k) for k in (2.0, 1.0))
     assert not np.array_equal(soft, sharp)
-    assert np.array_equal(pictures(codec.encode(video(), config(knob=2.0)).data), soft)
+    own = codec.encode(video(), config(knob=2.0))
+    assert np.array_equal(pictures(own.data), own.frames)
+    assert np.array_equal(pictures(own.data, knob=2.0), own.frames)
+    assert not np.array_equal(pictures(own.data, knob=1.0), own.frames)
 
 
 def test_other_weights_are_refused(coded: codec.Encoding):

@@ -190,6 +190,13 @@ def test_a_file_says_its_texture_and_shows_it() -> None:
     assert np.array_equal(again.frames, found.frames)
 
 
+def test_fidelity_has_no_texture() -> None:
+    """At k = 2 nothing of it would be heard."""
+    for knob, told in ((1.0, True), (1.9, True), (2.0, False)):
+        coded = parser.parse(codec.encode(video(3), config(knob=knob, gop=3)).data).gops[0].base
+        assert coded is not None and coded.restored and bool(coded.texture) == told
+
+
 def test_inspect_names_the_bytes_and_no_trajectory(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.gvcc"
     path.write_bytes(codec.encode(video(3), config(size=600, gop=3)).data)

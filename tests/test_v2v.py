@@ -68,6 +68,12 @@ def test_a_file_decodes_to_the_encoders_pictures(more: dict) -> None:
         assert abs(10 * np.log10(255**2 / error) - 30) < 0.5
 
 
+def test_without_pictures_the_bytes_are_the_same(encoded: codec.Encoding) -> None:
+    parts = list(codec.encode_parts(VIDEO, config(), tiny_prior.load(), shown=False))
+    assert b"".join(p.data for p in parts) == encoded.data
+    assert all(p.pictures is None for p in parts) and len(parts) == 4  # header and three GOPs
+
+
 @pytest.mark.parametrize(("frames", "height", "width"), [
     (1, 16, 16), (2, 17, 31), (5, 24, 200), (9, 100, 34), (1, 130, 140),
 ])  # fmt: skip

@@ -105,7 +105,9 @@ def encode(
         raise ConfigError(f"a clip is a Video or a path, not {type(video).__name__}")
     if config is not None and not isinstance(config, EncodeConfig):
         raise ConfigError(f"config must be an EncodeConfig, not {type(config).__name__}")
-    return b"".join(part.data for part in codec.encode_parts(clip, config, progress=progress))
+    return b"".join(
+        part.data for part in codec.encode_parts(clip, config, progress=progress, shown=False)
+    )
 
 
 def decode(

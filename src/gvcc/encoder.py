@@ -65,7 +65,7 @@ def encode(clip: Clip, config: EncodeConfig | None = None, prior: Prior | None =
 
 def encode_parts(
     clip: Clip, config: EncodeConfig | None = None, prior: Prior | None = None,
-    progress: Progress | None = None, begun: Begun | None = None,
+    progress: Progress | None = None, begun: Begun | None = None, shown: bool = True,
 ) -> Iterator[Part]:  # fmt: skip
     """Encode a clip of at least one frame of at least 16x16, a part for the header and for each
     GOP; memory does not depend on the clip's length. The clip is read once more for each first
@@ -74,11 +74,12 @@ def encode_parts(
     `prior` is one that is loaded, in the place of config.prior, and where it is the work is done,
     whatever config.device says. `begun` is the beginning of the same encoding: its
     whole GOPs are decoded instead of coded again (with a target quality later GOPs may then stop
-    elsewhere than they would have). Raises ConfigError for settings out of range or the beginning
-    of another encoding, and TargetUnreachable, with the smallest possible size, for a target below
-    it.
+    elsewhere than they would have). Without `shown` GOPs that are bases alone are not decoded and
+    restored for Part.pictures. Raises ConfigError for settings out of range or the beginning of
+    another encoding, and TargetUnreachable, with the smallest possible size, for a target below it.
     """
-    return devices.exactly(_Encoder(clip, config or EncodeConfig(), prior, progress).parts(begun))
+    encoder = _Encoder(clip, config or EncodeConfig(), prior, progress)
+    return devices.exactly(encoder.parts(begun, shown))
 
 
 class _Encoder:
@@ -112,7 +113,7 @@ class _Encoder:
         self.pacer = Pacer(self.draft, p, self.gops, self.audio, spec, cost)
         self.written = 0
 
-    def parts(self, begun: Begun | None) -> Iterator[Part]:
+    def parts(self, begun: Begun | None, shown: bool) -> Iterator[Part]:
         header, slopes = self._look()
         head = bitstream.write_header(header)
         proof = resume.of_header(header, self.parameters.asked, self.clip)
@@ -125,7 +126,7 @@ class _Encoder:
         if self.audio is not None:
             yield self._counted(Part(bitstream.write_audio(self.audio, head)))
         if self.parameters.only_base:
-            yield from self._bases(header, head, done)
+            yield from self._bases(header, head, done, shown)
             return
         session = Session(header, self.prior, self.restorer)
         coder = GopCoder(session, self.parameters, self.pacer, self.clip)
@@ -145,16 +146,16 @@ class _Encoder:
                 coder.bases.coder.recall(best.record)
             data = bitstream.write_gop(best.record, i + header.audio, head)
             self.pacer.spent(len(data))
-            shown, before = (
-                assembler.add(best.record, best.latent, best.given.base),
-                best.record.gop,
-            )
+            made = assembler.add(best.record, best.latent, best.given.base)
+            before = best.record.gop
             left = session.after(before, best.given, assembler.made)
             if i + 1 == len(self.gops):
-                shown = np.concatenate([shown, assembler.finish()])
-            yield self._counted(Part(data, shown, best.quality, resume.of_pictures(frames)))
+                made = np.concatenate([made, assembler.finish()])
+            yield self._counted(Part(data, made, best.quality, resume.of_pictures(frames)))
 
-    def _bases(self, header: Header, head: bytes, done: Iterator[StoredGop]) -> Iterator[Part]:
+    def _bases(
+        self, header: Header, head: bytes, done: Iterator[StoredGop], shown: bool
+    ) -> Iterator[Part]:
         """The parts of a stream of bases; no more than a few pictures are held."""
         session = Session(header, self.prior, self.restorer)
         coder, window = BaseCoder(session, self.parameters), FrameWindow(self.clip.pictures())
@@ -175,9 +176,9 @@ class _Encoder:
             data = bitstream.write_gop(made.record, i + header.audio, head)
             self.pacer.spent(len(data))
             self._tell(i, bases.MOST + 1, bases.MOST + 1, "code", len(data))
-            shown = base_pictures(session, g, made.record.base)
-            yield self._counted(Part(data, next(shown), made.quality, made.digest))
-            for more in shown:
+            own = base_pictures(session, g, made.record.base) if shown else iter(())
+            yield self._counted(Part(data, next(own, None), made.quality, made.digest))
+            for more in own:
                 yield Part(b"", more)
 
     def _weigh(self, coder: BaseCoder) -> None:

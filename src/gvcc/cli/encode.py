@@ -187,15 +187,14 @@ def encode(
     promised = hashlib.sha256()
     with growing(output, resume, overwrite) as file, codec_bar("encode") as bar:
         begun = codec.Begun(file.begun, file.proofs) if resume else None
-        for part in codec.encode_parts(clip, config, model, bar, begun):
+        for part in codec.encode_parts(clip, config, model, bar, begun, shown=verify):
             file.write(part.data, part.proof)
-            file.worth |= part.pictures is not None
+            if total and part.proof is not None:  # a GOP, not the header
+                file.worth, q = True, part.quality
+                qualities.append(q if q is None or goal is None else goal.shown(q))
             total += len(part.data)
             kept += part.data if place.straight and (verify or preset == "paper") else b""
             if part.pictures is not None:
-                q = part.quality
-                if part.data:
-                    qualities.append(q if q is None or goal is None else goal.shown(q))
                 promised.update(part.pictures.tobytes())
     report: dict[str, Any] = {"file": output, "preset": preset, "prior": prior}
     report["mode"] = parameters.mode

@@ -57,12 +57,12 @@ class NanoRestorer:
 
     name = "nano"
     sizes = SIZES
-    textured = True
 
     def __init__(self, realism: Restorer, fidelity: Restorer, digest: bytes, knob: float,
                  device: str = "cpu") -> None:  # fmt: skip
         self.device, self.digest = devices.ready(device), digest
-        self.loud, self.noisy = 2 - knob, knob < 2
+        self.loud = 2 - knob
+        self.noisy = self.textured = knob < 2
         with torch.no_grad():
             pairs = zip(realism.parameters(), fidelity.parameters(), strict=True)
             for own, other in pairs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gvcc.decode.session import Session
-from gvcc.format import bitstream, levels
+from gvcc.format import bitstream
 from gvcc.format.base import HEAD, SIZES, BaseRecord
 from gvcc.format.bitstream import GopRecord
 from gvcc.format.gop import Gop
@@ -28,6 +27,7 @@ from gvcc.search.textures import TextureMeter
 _SMALLEST = 16  # pixels a side of a coded picture, where there is a choice
 _PROBES = 8  # of a GOP's quality
 _TOGETHER = 32  # pictures that are measured together
+_MORE = 4  # bytes that a base's texture may have more than that of one of about its size
 
 
 def _around(gop: Gop) -> int:
@@ -58,7 +58,6 @@ class BaseCoder:
             self.sizes = [s for s in possible if s in session.restorer.sizes] or possible
         self.codecs = bases.chosen(asked.base or "auto")
         self.reached: dict[tuple[str, int], int] = {}  # index of the GOP before, about
-        self.a_level: float | None = None  # bytes of a level of texture in the GOP before
         self.meter: TextureMeter | None = None  # of the GOP that is coded
 
     def look(self, gop: Gop, pictures: Iterable[Pictures]) -> Look:
@@ -100,8 +99,7 @@ class BaseCoder:
             if goal is None:
                 assert room is not None
                 room -= _around(gop)
-                aside = self.meter.expected(self.a_level) if self.meter else 0
-                found = self._within(spools, room - aside, tell)
+                found = self._within(spools, room, tell)
                 if found is None:
                     least = self._smallest(spools)
                     room = None if most is None else most - _around(gop)
@@ -135,12 +133,10 @@ class BaseCoder:
     def recall(self, record: GopRecord) -> None:
         """Begin the next search where this GOP's ended, by what is in the file alone: an encoding
         that goes on after a break makes the same file."""
-        made, header = record.base, self.header
+        made = record.base
         assert made is not None
         index = base.codec(made.codec).asked(made.quantiser)
         self.reached = {(made.codec, made.size): index}
-        count = math.prod(levels.shape(record.gop.frames, header.height, header.width))
-        self.a_level = len(made.texture) / count if made.texture else None
 
     def _within(
         self, spools: dict[int, Spool], room: int, tell: Callable[[int], None]
@@ -148,13 +144,17 @@ class BaseCoder:
         """The first codec by which a base fits, at the largest size at which it is not very rough;
         None if none is so small. Raises Refused where the encoders take no such pictures."""
         refused: base.Refused | None = None
-        asked = False
+        asked, meter, fps = False, self.meter, self.header.fps
+
+        def beside(made: BaseRecord) -> int:
+            return 0 if meter is None else len(meter.lost(made)) + _MORE
+
         for name in self.codecs:
             best = None
             for size, spool in spools.items():
                 start = self.reached.get((name, size))
                 try:
-                    found = bases.fit(spool, name, size, self.header.fps, room, start, tell)
+                    found = bases.fit(spool, name, size, fps, room, start, tell, beside)
                 except base.Refused as e:
                     refused = e
                     continue

@@ -19,6 +19,7 @@ AIM = 0.996  # of the room; and what is sure to be within, if what fits is less 
 SAFE, POOR = 0.97, 0.9
 _FAST = "9"  # preset of AV1 for a first look
 _SCOUTED = 0.06  # of a scout's size, in ratio
+_SAME = 0.15  # a base nearer by less, in ratio, has about the same beside it
 
 
 @dataclass
@@ -70,16 +71,20 @@ class Fit(NamedTuple):
 def fit(
     spool: Spool, name: str, size: int, fps: Fraction, room: int, start: int | None = None,
     tell: Callable[[int], None] = lambda _: None,
+    beside: Callable[[BaseRecord], int] = lambda _: 0,
 ) -> Fit:  # fmt: skip
-    """The largest base of at most `room` bytes (with its head) that MOST encodes come by. `start`
-    is an index to begin with; `tell(n)` is called after encode n."""
+    """The largest base of at most `room` bytes that MOST encodes come by, with its head and with
+    what a record holds `beside` a base: so many bytes for one that is about as large. `start` is an
+    index to begin with; `tell(n)` is called after encode n."""
     codec = base.codec(name)
-    room = max(1, room - HEAD)
+    whole = max(1, room - HEAD)
+    aside = _Beside(beside, whole)
     if start is None:
-        start = first_guess(codec, spool, room)
+        start = first_guess(codec, spool, whole)
         if codec.scout is not None:
-            start = _scouted(spool, codec, name, size, fps, room, start)
-    found, aim = Found(codec, {}), AIM * room
+            start, scout = _scouted(spool, codec, name, size, fps, whole, start)
+            aside.see(scout, len(scout.stream) / codec.scout_ratio)
+    found = Found(codec, {})
     best: BaseRecord | None = None
     index = start
     asked: int | None = start
@@ -89,6 +94,9 @@ def fit(
         made = base.coded(spool, name, size, fps, asked)
         found.sizes[asked] = length = len(made.stream)
         tell(n + 1)
+        aside.see(made, length)
+        room = max(1, whole - aside.bytes)
+        aim = AIM * room
         if length <= room and (best is None or length > len(best.stream)):
             best, index = made, asked
         if best is not None and len(best.stream) >= min(UNDER * room, room - FEW):
@@ -100,9 +108,23 @@ def fit(
             asked = min(codec.coarsest, asked + round(0.2 / codec.slope))  # something must fit
     if best is None and codec.coarsest not in found.sizes:
         made, index = base.coded(spool, name, size, fps, codec.coarsest), codec.coarsest
-        found.sizes[codec.coarsest] = len(made.stream)
-        best = made if len(made.stream) <= room else None
+        best = made if len(made.stream) <= whole else None
     return Fit(best, index)
+
+
+class _Beside:
+    """What a record holds beside a base of a wanted size, in bytes, by what it is for the base
+    nearest to it so far."""
+
+    def __init__(self, measure: Callable[[BaseRecord], int], wanted: int) -> None:
+        self.measure, self.wanted = measure, wanted
+        self.off, self.bytes = math.inf, 0
+
+    def see(self, made: BaseRecord, size: float) -> None:
+        """Measure a base of about `size` bytes, if it says more than the one before."""
+        off = abs(math.log(size / self.wanted))
+        if off < self.off - _SAME:
+            self.off, self.bytes = off, self.measure(made)
 
 
 def weighed(spool: Spool, size: int, fps: Fraction) -> BaseRecord:
@@ -113,18 +135,20 @@ def weighed(spool: Spool, size: int, fps: Fraction) -> BaseRecord:
 
 def _scouted(
     spool: Spool, codec: BaseCodec, name: str, size: int, fps: Fraction, room: int, start: int
-) -> int:
-    """About the index at which the codec's own preset makes a base of `room` bytes."""
+) -> tuple[int, BaseRecord]:
+    """About the index at which the codec's own preset makes a base of `room` bytes, and the base at
+    it by a faster one."""
     target = room * codec.scout_ratio
-    found, asked = Found(codec, {}), start
-    while len(found.sizes) < 5:
-        length = len(base.coded(spool, name, size, fps, asked, codec.scout).stream)
-        found.sizes[asked] = length
+    found, asked, made = Found(codec, {}), start, dict[int, BaseRecord]()
+    while len(made) < 5:
+        made[asked] = scout = base.coded(spool, name, size, fps, asked, codec.scout)
+        found.sizes[asked] = length = len(scout.stream)
         further = found.next(target)
         if abs(math.log(length / target)) < _SCOUTED or further is None:
             break
         asked = further
-    return min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
+    index = min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
+    return index, made[index]
 
 
 def chosen(asked: str) -> list[str]:

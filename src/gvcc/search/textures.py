@@ -15,7 +15,6 @@ from gvcc.pictures.basecodecs import Spool
 from gvcc.priors.texture import lost
 
 _STAYS = 0.9  # levels by which a block may be off before it changes from one map to the next
-_EXPECTED = 0.22  # bytes of a level, where no GOP before says it
 
 
 class TextureMeter:
@@ -23,11 +22,6 @@ class TextureMeter:
 
     def __init__(self, pictures: Spool) -> None:
         self.own = pictures
-
-    def expected(self, a_level: float | None) -> int:
-        """Bytes that the levels will take, about: `a_level` of each in a GOP before."""
-        count = np.prod(levels.shape(self.own.count, self.own.height, self.own.width))
-        return 8 + round(count * (_EXPECTED if a_level is None else a_level))
 
     def lost(self, coded: BaseRecord, most: int | None = None) -> bytes:
         """The symbols of what a base lacks, of at most so many bytes: if need be without changes
