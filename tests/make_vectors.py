@@ -36,7 +36,7 @@ from gvcc.format import parser, schedules, texture
 from gvcc.format.base import BaseRecord
 from gvcc.format.bitstream import GopRecord, Header, Stream
 from gvcc.format.levels import shape as levels_shape
-from gvcc.pictures import basesets, stills
+from gvcc.pictures import basecodecs, basesets, stills
 from gvcc.pictures.media import Video
 from gvcc.search import config as conf
 from gvcc.search import pacer as pacing
@@ -191,6 +191,7 @@ def write_valid(name: str) -> None:
     settings = dict(settings)
     codec_name, cut = settings.pop("still_codec", None), settings.pop("cut", None)
     plan, own_sets = settings.pop("plan", None), settings.pop("own_sets", False)
+    depth, basecodecs.DEPTH = basecodecs.DEPTH, settings.pop("depth", basecodecs.DEPTH)
     pictures = clip(*size)
     if cut is not None:
         pictures[cut:] = 255 - clip(*size)[cut:, ::-1]
@@ -217,6 +218,7 @@ def write_valid(name: str) -> None:
     finally:
         stills.encode, pacing.RESIDUAL_SHARE, planning.plan = whole, share, planner
         basesets.av1_number, basesets.vvc_number = numbers
+        basecodecs.DEPTH = depth
     expected = {"covers": text, "prior": prior_name, "rms": RMS, "peak": PEAK}
     path = ROOT / "valid" / f"{name}.gvcc"
     path.write_bytes(made.data)

@@ -159,7 +159,7 @@ class Part(Bytes):
         use = b.pop("use")
         number = use & 3 if use & 4 else None
         need(use < 64 and (number is not None or not use & 3), "a base's use", "Unsupported")
-        need((number or 0) < (4, 1)[b["codec"]], "a base's sets", "Unsupported")
+        need((number or 0) < (4, 2)[b["codec"]], "a base's sets", "Unsupported")
         need(use & 8 or not use & 16, "a difference to nothing")
         b["over"] = None
         if use & 8:

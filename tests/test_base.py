@@ -141,6 +141,7 @@ def test_sets_are_derived_whatever_size_rate_and_length(name: str) -> None:
 def test_sets_of_another_encoder_stay_in_the_stream() -> None:
     av1, vvc = basesets.av1(1, 64, 96), basesets.vvc(0, 64, 96)
     assert basesets.av1_number(av1, 64, 96) == 1 and basesets.vvc_number(vvc, 64, 96) == 0
+    assert basesets.vvc_number(basesets.vvc(1, 64, 96), 64, 96) == 1
     other = [av1[0][:-3] + bytes([av1[0][-3] ^ 16]) + av1[0][-2:]]
     assert basesets.av1_number(other, 64, 96) is None and basesets.av1_number([], 64, 96) is None
     assert basesets.av1_number(av1, 64, 104) is None
@@ -201,7 +202,7 @@ def test_no_bytes_bring_a_decoder_to_anything_but_corrupt(coded: BaseRecord) -> 
 
 @pytest.mark.parametrize(("data", "error"), [
     (b"", Corrupt), (b"\0\0\0", Corrupt), (b"\0\0\0\0", Corrupt), (b"\2\0\0\0a", Unsupported),
-    (b"\0\3\0\0a", Corrupt), (b"\0\0\0\x40a", Unsupported), (b"\1\0\0\5a", Unsupported),
+    (b"\0\3\0\0a", Corrupt), (b"\0\0\0\x40a", Unsupported), (b"\1\0\0\6a", Unsupported),
     (b"\0\0\0\1a", Unsupported), (b"\0\0\0\x10a", Corrupt), (b"\0\0\0\x08\0\0\1\7a", Corrupt),
     (b"\0\0\0\x08\1\0\3\7a", Corrupt), (b"\0\0\0\x28\1\0\1\7a", Corrupt),
     (b"\0\0\0\x08\1\0\1\7", Corrupt),
@@ -259,6 +260,7 @@ SIZES = {
     "a line": lambda i: 60_000 * 2 ** (-0.008 * i),
     "a cliff": lambda i: 34_117 * 2 ** (-0.0026 * (i - 730)) if i < 1100 else 5_200,
     "flat, then steep": lambda i: 30_000 * 2 ** (-0.002 * i if i < 900 else -0.03 * (i - 840)),
+    "eights that jump": lambda i: 60_000 * 2 ** (-0.008 * i) * (1 + 0.02 * (-1) ** (i // 8)),
     "neighbours that jump": lambda i: 60_000 * 2 ** (-0.008 * i) * (1 + 0.02 * (-1) ** i),
 }
 

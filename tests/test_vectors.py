@@ -69,7 +69,7 @@ REASONS = {
     "base-start-code": "base", "base-delimiter": "type 2", "base-many": "base",
     "base-use-bit": "use 0x40", "base-restored": "no restorer",
     "texture-words": "32-bit words", "texture-short": "announced than",
-    "over-restored": "goes on from it", "base-vvc-number": "use 0x5",
+    "over-restored": "goes on from it", "base-vvc-number": "use 0x6",
     "base-difference": "without one", "over-start": "at its end",
     "over-errors": "fit the prior", "over-part": "there is none",
     "variances-few": "too few", "head-checksum": "head", "body-checksum": "checksum of GOP 1",

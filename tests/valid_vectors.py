@@ -203,7 +203,11 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "tiny", (5, 40, 60), dict(mode="v2v", base="av1", size=500), {},
     ),
     "v2v-vvc-sets": (
-        "v2v: a base in VVC whose parameter sets are derived",
+        "v2v: a base in VVC whose parameter sets, number 0, are derived",
+        "tiny", (5, 48, 60), dict(mode="v2v", base="vvc", size=700, depth=1), {},
+    ),
+    "v2v-vvc-depth": (
+        "v2v: a base in VVC whose parameter sets, number 1, are derived",
         "tiny", (5, 48, 60), dict(mode="v2v", base="vvc", size=700), {},
     ),
     "v2v-over": (

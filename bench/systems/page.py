@@ -244,8 +244,22 @@ def restorer_speed() -> str:
     )  # fmt: skip
 
 
+def base_depth() -> str:
+    d = load("systems/base_depth")
+    rows = [[clip, way, f"{g['psnr_db']:+.3f}", f"{g['vmaf']:+.2f}", f"{g['seconds']:.2f}"]
+            for clip, c in [*d["clips"].items(), ("mean", {"over_medium": d["mean"]})]
+            for way, g in c["over_medium"].items() if way != "medium"]  # fmt: skip
+    return (
+        f"## Tools of VVenC\n\n{d['frames']} frames of 256 lines, three QPs around .02 bit/pixel: "
+        "over preset medium at equal bytes, and the time as a ratio to its own "
+        "(bench/systems/base_depth.py). Bases take `depth`.\n\n"
+        + table(["clip", "tools", "PSNR, dB", "VMAF", "seconds"], rows)
+    )
+
+
 SECTIONS = {
     restorer_speed: {"restorer_speed"},
+    base_depth: {"base_depth"},
     restorer: {"restorer"},
     bases: {"base_speed"},
     modes: {"modes"},

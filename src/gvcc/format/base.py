@@ -10,7 +10,7 @@ from gvcc.errors import Corrupt, Unsupported
 from gvcc.format.cursor import Cursor, blob
 
 CODECS = ("av1", "vvc")  # positions are the numbers in the file; only ever append
-KNOWN_SETS = {"av1": 4, "vvc": 1}  # how many sets of each a decoder can derive
+KNOWN_SETS = {"av1": 4, "vvc": 2}  # how many sets of each a decoder can derive
 SIZES = (1, 2, 4)
 HEAD = 4  # bytes of a base without a trajectory that are not its stream
 # Bits of a base's use

@@ -26,6 +26,10 @@ from gvcc.pictures import basesets, stillcodecs, svt
 from gvcc.pictures.stillcodecs import Unpackable
 
 Planes = NDArray[np.uint16]
+# VVC's splits in two and three, between pictures: one more than in preset medium, as in slow. For a
+# sixth of the time it has much of what slow gains (bench/systems/base_depth.py).
+DEPTH = 2
+_PARTS, _REST = 32, 3  # of VVC's QP; how many times more the pictures between change than all would
 _SHORT = 64  # pictures of a group that is coded by two threads
 _SEQUENCE = 1  # OBU types, and those that no picture needs
 _DELIMITER, _METADATA, _PADDING = 2, 5, 15
@@ -201,10 +205,16 @@ def _vvc_sets(number: int, height: int, width: int) -> bytes:
 
 
 def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[int | None, bytes]:
-    # Eighths of a QP: between whole ones the Lagrangian does the rest, as above.
-    qp = round(index / 8)
-    weight = 2 ** ((index / 8 - qp) / 2)
-    params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={' '.join([f'{weight:.4f}'] * 7)}"
+    # Parts of a QP: quarters of it by the Lagrangian of all pictures, as above. Each quarter is a
+    # draw: the first two pictures, most of the bytes, may take some percent more or less. What is
+    # left of the index goes into the pictures between them, which changes them alone, and by as
+    # much more as they are less of the stream.
+    key = round(index / _PARTS * 4) / 4
+    qp = round(key)
+    weight, between = (2 ** (x / 2) for x in (key - qp, key - qp + (index / _PARTS - key) * _REST))
+    params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={weight:.4f}" + f" {between:.4f}" * 6
+    if preset == "medium":  # a scout is to be fast
+        params += f":MaxMTTDepth={DEPTH}"
     size, threads = f"{spool.width}x{spool.height}", min(4, os.cpu_count() or 1)
     stream = stillcodecs.run(
         [*stillcodecs.RAW_10, "-video_size", size, "-framerate", str(fps)],
@@ -227,9 +237,10 @@ _ALL = (
         decoder="libdav1d",
     ),
     BaseCodec(
-        name="vvc", finest=8 * 12, coarsest=8 * 63, slope=0.02, rough=8 * 53, start=8 * 40,
-        scout="faster", scout_ratio=1.25, preset="medium", told=lambda i: round(i / 2),
-        asked=lambda q: 2 * q, write=_vvc_write, sets=_vvc_sets, parts=_vvc_parts, decoder="vvc",
+        name="vvc", finest=12 * _PARTS, coarsest=63 * _PARTS, slope=0.16 / _PARTS,
+        rough=53 * _PARTS, start=40 * _PARTS, scout="faster", scout_ratio=1.2, preset="medium",
+        told=lambda i: round(4 * i / _PARTS), asked=lambda q: q * _PARTS // 4, write=_vvc_write,
+        sets=_vvc_sets, parts=_vvc_parts, decoder="vvc",
     ),
 )  # fmt: skip
 BY_NAME = {codec.name: codec for codec in _ALL}

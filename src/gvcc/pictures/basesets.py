@@ -23,6 +23,7 @@ _SEQUENCE = b"\x0a"  # an OBU of that type, its length behind it
 # access: the bits before the level, up to the size, up to the clock, and behind it.
 # general_level_idc is 255 (level 15.5, no limits), the clock a tick a second.
 _SPS = bits.of(bytes.fromhex("00ad02")), bits.of(bytes.fromhex("800000")) + "10"
+_DEPTH_AT = 62  # in the tail: the last bit of ue(depth of binary and ternary splits) of 1 or 2
 _SPS_TAIL_BITS, _CLOCK, _SPS_END = 1758, 2 * f"{1:032b}", "00011000"
 _SPS_TAIL = bits.of(bytes.fromhex(
     "1a801cdd36e991a4526f384d958c10209c004c404104108184210b110859210b5085e8f56a4bc926a4b2445a88bc"
@@ -55,21 +56,27 @@ def av1_number(parts: list[bytes], height: int, width: int) -> int | None:
 
 
 def vvc(number: int, height: int, width: int) -> list[bytes]:
-    """SPS and PPS, as NAL units without start codes."""
+    """SPS and PPS, as NAL units without start codes: sps_max_mtt_hierarchy_depth_inter_slice is
+    `number` + 1."""
     head = f"{255:08b}".join(_SPS) + stillcodecs.vvc_size(height, width)
-    return stillcodecs.vvc_sets(head + _SPS_TAIL + _CLOCK + _SPS_END, height, width)
+    tail = _SPS_TAIL[:_DEPTH_AT] + str(number & 1) + _SPS_TAIL[_DEPTH_AT + 1 :]
+    return stillcodecs.vvc_sets(head + tail + _CLOCK + _SPS_END, height, width)
 
 
 def vvc_number(parts: list[bytes], height: int, width: int) -> int | None:
-    """0 for an SPS and a PPS that are known, None for others."""
-    if len(parts) != 2:
+    """The number of an SPS and a PPS; None: they are not known."""
+    if [p[:2] for p in parts] != [stillcodecs.NAL_SPS, stillcodecs.NAL_PPS]:
         return None
-    own, wanted = (
-        [bits.untrailed(bits.unescaped(p[2:])) for p in sets]
-        for sets in (parts, vvc(0, height, width))
-    )
-    level, clock = len(_SPS[0]), len(wanted[0]) - len(_SPS_END) - len(_CLOCK)
-    for at, n in ((level, 8), (clock, len(_CLOCK))):
-        own[0] = own[0][:at] + wanted[0][at : at + n] + own[0][at + n :]
-    heads = [p[:2] for p in parts] == [stillcodecs.NAL_SPS, stillcodecs.NAL_PPS]
-    return 0 if heads and own == wanted else None
+    own = _said(parts)
+    for number in range(KNOWN_SETS["vvc"]):
+        wanted = _said(vvc(number, height, width))
+        level, clock = len(_SPS[0]), len(wanted[0]) - len(_SPS_END) - len(_CLOCK)
+        for at, n in ((level, 8), (clock, len(_CLOCK))):
+            own[0] = own[0][:at] + wanted[0][at : at + n] + own[0][at + n :]
+        if own == wanted:
+            return number
+    return None
+
+
+def _said(parts: list[bytes]) -> list[str]:
+    return [bits.untrailed(bits.unescaped(p[2:])) for p in parts]

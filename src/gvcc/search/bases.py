@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from gvcc.errors import ConfigError
@@ -17,8 +18,9 @@ UNDER, FEW = 0.99, 64  # a base may be this part of its room, or this many bytes
 MOST = 7  # encodes of one GOP by the codec's own preset
 AIM = 0.996  # of the room; and what is sure to be within, if what fits is less than POOR of it
 SAFE, POOR = 0.97, 0.9
+GOOD = 0.98  # of the room: enough where only a jump between neighbours would come nearer
 _FAST = "9"  # preset of AV1 for a first look
-_SCOUTED = 0.06  # of a scout's size, in ratio
+_SCOUTED = 0.1  # of a scout's size, in ratio
 _SAME = 0.15  # a base nearer by less, in ratio, has about the same beside it
 
 
@@ -29,29 +31,39 @@ class Found:
     codec: BaseCodec
     sizes: dict[int, int]
 
-    def next(self, target: float) -> int | None:
-        """The next index to try for `target` bytes: on a line through the logarithms of the nearest
-        sizes on either side of it or, where all are on one side, of the two nearest ones; None
-        where nothing is left to try.
+    def exhausted(self, target: float) -> bool:
+        """Whether `target` bytes lie between those of two indices with none between them."""
+        between = pairwise(sorted(self.sizes))
+        return any(b == a + 1 and self.sizes[a] > target >= self.sizes[b] for a, b in between)
 
-        Neighbouring indices differ by some percent either way, whatever their order: where the
-        index asked for is known, its neighbours are tried, which may come nearer.
+    def next(self, target: float) -> int | None:
+        """The next index to try for `target` bytes: on a line through the logarithms of two sizes
+        on either side of it whose indices are neighbours among those tried or, where all are on one
+        side, of the two nearest ones; None where nothing is left to try.
+
+        Sizes jump by some percent either way from an index to the next: where one is between
+        neighbours that it should not be between, the others around the nearest one are tried.
         """
         codec, sizes = self.codec, self.sizes
-        near = sorted(sizes, key=lambda q: abs(math.log(sizes[q] / target)))
-        other = [q for q in near if (sizes[q] > target) != (sizes[near[0]] > target)]
-        near = [near[0], *(other or near[1:])[:1]]
-        slope = codec.slope
-        if len(near) == 2:
-            own = math.log2(sizes[near[0]] / sizes[near[1]]) / (near[1] - near[0])
-            # Between two sizes the line holds, beyond them it is not believed that far.
-            slope = own if other and own > 0 else min(max(own, slope / 3), 3 * slope)
-        asked = near[0] + round(math.log2(sizes[near[0]] / target) / slope)
-        asked = min(max(asked, codec.finest), codec.coarsest)
-        around = sorted(range(asked - MOST, asked + MOST + 1), key=lambda q: abs(q - asked))
-        left = (q for q in around if codec.finest <= q <= codec.coarsest and q not in sizes)
-        end = sizes.get(codec.coarsest, 0) > target or sizes.get(codec.finest, target) < target
-        return None if end else next(left, None)
+        off = {q: math.log2(size / target) for q, size in sizes.items()}
+        around = sorted(off, key=lambda q: abs(off[q]))
+        at = around[0]
+        if sizes.get(codec.coarsest, 0) > target or sizes.get(codec.finest, target) < target:
+            return None
+        pairs = [p for p in pairwise(sorted(off)) if (off[p[0]] > 0) != (off[p[1]] > 0)]
+        if inside := [p for p in pairs if p[1] - p[0] > 1]:
+            low, high = min(inside, key=lambda p: min(abs(off[q]) for q in p))
+            asked = round(low + (high - low) * off[low] / (off[low] - off[high]))
+            return min(max(asked, low + 1), high - 1)
+        if not pairs:
+            slope = codec.slope
+            if len(around) > 1:  # not believed far beyond what was seen
+                own = (off[at] - off[around[1]]) / (around[1] - at)
+                slope = min(max(own, slope / 3), 3 * slope)
+            at += round(off[at] / slope)
+        at = min(max(at, codec.finest), codec.coarsest)
+        left = (q for step in range(MOST + 1) for q in (at - step, at + step) if q not in sizes)
+        return next((q for q in left if codec.finest <= q <= codec.coarsest), None)
 
 
 def first_guess(codec: BaseCodec, spool: Spool, room: int) -> int:
@@ -101,6 +113,8 @@ def fit(
             best, index = made, asked
         if best is not None and len(best.stream) >= min(UNDER * room, room - FEW):
             break
+        if best is not None and len(best.stream) >= GOOD * room and found.exhausted(aim):
+            break
         # What lands must not be missed by a byte again and again.
         poor = best is None or len(best.stream) < POOR * room
         asked = found.next(SAFE * room if poor and n >= MOST - 3 else aim)
@@ -136,7 +150,7 @@ def weighed(spool: Spool, size: int, fps: Fraction) -> BaseRecord:
 def _scouted(
     spool: Spool, codec: BaseCodec, name: str, size: int, fps: Fraction, room: int, start: int
 ) -> tuple[int, BaseRecord]:
-    """About the index at which the codec's own preset makes a base of `room` bytes, and the base at
+    """About the index at which the codec's own preset makes a base of `room` bytes, and a base near
     it by a faster one."""
     target = room * codec.scout_ratio
     found, asked, made = Found(codec, {}), start, dict[int, BaseRecord]()
@@ -147,8 +161,9 @@ def _scouted(
         if abs(math.log(length / target)) < _SCOUTED or further is None:
             break
         asked = further
-    index = min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
-    return index, made[index]
+    near = min(found.sizes, key=lambda q: abs(math.log(found.sizes[q] / target)))
+    index = near + round(math.log2(found.sizes[near] / target) / codec.slope)
+    return min(max(index, codec.finest), codec.coarsest), made[near]
 
 
 def chosen(asked: str) -> list[str]:
