@@ -211,7 +211,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
         "layout": ("a part of a step without a schedule", c, patched(data, first + 3, b"\x20")),
         "unknown-flag": ("flag 64, which is reserved", u, patched(data, where["flags"], b"\x40")),
         "last-flag": ("flag 128, which is reserved", u, patched(data, where["flags"], b"\x80")),
-        "unknown-coder": ("coder 3, which does not exist", u, patched(data, where["coder"], b"\3")),
+        "unknown-coder": ("coder 4, which does not exist", u, patched(data, where["coder"], b"\4")),
         "unknown-layout": ("layout 64, which does not exist", u,
                            patched(data, first + 3, b"\x40")),
         "head-leftover": ("a byte after the last field of a head", c,

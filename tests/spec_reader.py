@@ -40,7 +40,8 @@ class Part(Bytes):
         need(h["flags"] < 64, "reserved flag", "Unsupported")
         for field, known in (
             ("path", ("rf", "vp")), ("rule", ("em", "ou", "posterior")),
-            ("coder", ("gaussian", "hadamard", "rcc")), ("allocation", ("uniform", "matched")),
+            ("coder", ("gaussian", "hadamard", "rcc", "gaussian-counter")),
+            ("allocation", ("uniform", "matched")),
         ):  # fmt: skip
             h[field] = dict(enumerate(known)).get(self.number())
             need(h[field], field, "Unsupported")
@@ -66,7 +67,7 @@ class Part(Bytes):
         need(h["flags"] < (48 if h["overlap"] else 32), "pin")
         h["alignment"] = ("fade", "blend", "pin")[h["flags"] >> 4]
         need(self.at == len(self.data), "bytes left over in the header")
-        k = {"gaussian": (1, 2**16), "hadamard": (0, 0), "rcc": (16, 2**16)}[h["coder"]]
+        k = {"hadamard": (0, 0), "rcc": (16, 2**16)}.get(h["coder"], (1, 2**16))
         seed = 2**31 - 1 if h["coder"] == "gaussian" else 2**64 - 1
         for field, low, high in (
             ("width", 16, 65535), ("height", 16, 65535), ("frames", 1, 2**32 - 1),

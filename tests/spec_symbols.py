@@ -88,7 +88,7 @@ class Symbols:
 def atoms(h, g, frames, known, dim):  # section 3.4: [step][frame] -> list of (index, minus)
     coder, steps, out = Symbols(g["symbols"]), [], []
     free = [f for f in range(frames) if f not in known]
-    read = coder.gaussian if h["coder"] == "gaussian" else coder.hadamard
+    read = coder.hadamard if h["coder"] == "hadamard" else coder.gaussian
     tail = min(2, len(free)) if g["tail_atoms"] else 0
     coded = g["stop"] + (g["part"] > 0)
     for j in range(coded):

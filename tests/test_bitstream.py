@@ -142,7 +142,7 @@ wide = st.integers(0, 2**64 - 1)
 def headers(draw: st.DrawFn) -> Header:
     steps = draw(st.integers(2, 255))
     coder = draw(st.sampled_from(bitstream.CODERS))
-    gaussian, rcc = coder == "gaussian", coder == "rcc"
+    gaussian, rcc = coder.startswith("gaussian"), coder == "rcc"
     rule = "posterior" if rcc else draw(st.sampled_from(bitstream.RULES))
     allocation = "matched" if rcc else draw(st.sampled_from(bitstream.ALLOCATIONS))
     most = draw(st.integers(1, 1024))  # frames of a GOP

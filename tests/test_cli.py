@@ -298,7 +298,8 @@ def test_drift_is_told(
 _FLAGS = {
     "encode": {
         "source", "-o --output", "-y --overwrite", "--preset", "--prior", "--bpp", "--kbps",
-        "--size", "-M --atoms", "-K --codebook", "--seed", "--steps", "--gop", "--knob",
+        "--size", "-M --atoms", "-K --codebook", "--codebook-stream", "--seed", "--steps",
+        "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",

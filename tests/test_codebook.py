@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gvcc.decode import codebook
 from gvcc.decode.codebook import Gaussian, Hadamard, Where
+from gvcc.decode.counter import CounterGaussian
 from gvcc.errors import Corrupt
 from gvcc.format import entropy, rng
 
@@ -195,6 +196,7 @@ CODERS = {
     "hadamard": lambda dim: Hadamard(1, dim),
     "gaussian": lambda dim: Gaussian(42, dim, 1024),
     "gaussian of any size": lambda dim: Gaussian(42, dim, 777),
+    "gaussian-counter": lambda dim: CounterGaussian(42, dim, 1024),
 }
 
 

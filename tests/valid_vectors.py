@@ -38,6 +38,10 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "gaussian codebook of 64 atoms, uniform, em, no multistep",
         "tiny", (5, 16, 16), dict(preset="paper-short", gop=5), {},
     ),
+    "counter": (
+        "gaussian codebook of 64 atoms from counters",
+        "tiny", (9, 16, 20), dict(preset="paper-short", gop=5, codebook_stream="counter"), {},
+    ),
     "gaussian-matched": (
         "gaussian codebook of 100 atoms with matched counts, some of them 0",
         "tiny", (9, 16, 16), dict(preset="gaussian-matched", size=110), {},

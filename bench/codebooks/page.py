@@ -135,7 +135,20 @@ def paper_speed() -> str:
     )
 
 
+def streams() -> str:
+    d = load("codebooks/streams")
+    rows = [[p, *(r[k] for k in ("torch_s", "counter_s", "ratio"))] for p, r in d["parts"].items()]
+    return (
+        f"## Streams of atoms\n\nPreset paper's codebook, K = {d['K']} atoms of D = {d['D']}, M = "
+        f"{d['M']}, {d['threads']} threads on {d['cores']} cores, the least of three: the search "
+        "of an encoder and the replay of a decoder, of one frame-step and of four "
+        "(bench/codebooks/streams.py). The counter's atoms are made on any device, one without "
+        "the others.\n\n" + table(["frame-steps", "torch, s", "counter, s", "ratio"], rows)
+    )
+
+
 SECTIONS = {
+    streams: {"streams"},
     codebooks: {"codebook"},
     gaussian: {"gaussian_rd"},
     coders: {"gaussian_rd"},

@@ -96,7 +96,7 @@ class _Encoder:
             config.prior, config.device, config.settings, config.offload
         )
         spec = self.prior.spec
-        self.parameters = p = config.resolved(spec, clip.height)
+        self.parameters = p = config.resolved(spec, clip.height, self.prior.device.type)
         self.restorer = None
         if p.restorer:
             knob = knob_of(p, spec)

@@ -123,6 +123,9 @@ def encode(
     stop: Annotated[int | None, _trial(min=1, help="Coded steps of every GOP; a target.")] = None,
     codebook: Annotated[int | None, _trial("-K", "--codebook",
         help="Size of the gaussian codebook (preset paper), or candidates of rcc.")] = None,
+    codebook_stream: Annotated[str | None, _trial(
+        help="Atoms of preset paper: torch (the official ones), or counter (made on any device, "
+        "the default on a GPU).")] = None,
     tail_atoms: Annotated[int | None, _trial(
         help="M for the last two latent frames of i2v (with -M or preset paper).")] = None,
     g_scale: Annotated[float | None, _trial(
@@ -160,7 +163,8 @@ def encode(
     settings = _settings(prompt, guidance, setting or [])
     config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
                           quality=quality, stop=stop, coder=coder, atoms=atoms,
-                          tail_atoms=tail_atoms, codebook=codebook, seed=seed, steps=steps, gop=gop,
+                          tail_atoms=tail_atoms, codebook=codebook,
+                          codebook_stream=codebook_stream, seed=seed, steps=steps, gop=gop,
                           overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
                           residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
                           g_scale=g_scale, base=base, base_size=base_size, base_share=base_share,
@@ -181,7 +185,7 @@ def encode(
         way = f"decode to {' or '.join(takers)}, or it is" if takers else "decoding has it"
         say(f"note: .mp4 does not take {clip.audio.codec} audio: {way} re-encoded (FLAC or PCM, "
             "without loss)")  # fmt: skip
-    parameters = config.resolved(model.spec, clip.height)
+    parameters = config.resolved(model.spec, clip.height, model.device.type)
     goal = parameters.goal
     begin, total, kept, qualities = time.monotonic(), 0, b"", list[float | None]()
     promised = hashlib.sha256()

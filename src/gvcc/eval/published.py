@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from gvcc.format.bitstream import GopRecord, Header
+from gvcc.search.config import STREAMS
 
 
 def bits(header: Header, record: GopRecord) -> int | None:
     """What GVCC's own count of a GOP would be, M (ceil(log2 K) + 1) bits for each frame-step
     (published.md 1.5); None unless the stream is coded as published."""
-    if header.coder != "gaussian" or header.allocation != "uniform":
+    if header.coder not in STREAMS.values() or header.allocation != "uniform":
         return None
     return (record.atoms + record.tail_atoms) * ((header.codebook_size - 1).bit_length() + 1)

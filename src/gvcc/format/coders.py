@@ -42,6 +42,8 @@ TABLE = (
     # 12 bits of information in a chunk's candidates, and two to spare.
     Row("rcc", "gvcc.decode.rcc:Rcc", 16, _MOST_SIZE, 2**14, powers_of_two=True,
         rules=("posterior",), allocations=("matched",)),
+    Row("gaussian-counter", "gvcc.decode.counter:CounterGaussian", 1, _MOST_SIZE, 16384,
+        most_atoms=MOST_OF_SUBSET),
 )  # fmt: skip
 NAMES = tuple(row.name for row in TABLE)
 

@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     CHUNKS = 5  # signs of those values
     CODEBOOK = 6  # rows of its codebook
     TEXTURE = 7  # white noise of a restored picture
+    ATOMS = 8  # atoms of the `gaussian-counter` codebook
 
 
 class Key(NamedTuple):
@@ -136,6 +137,46 @@ def normal_rows(key: Key, rows: NDArray[np.int64], width: int) -> NDArray[np.flo
         out[:, j] = word
     table: NDArray[np.float32] = normal_table()[out.view("<u2")]
     return table.reshape(len(rows), 8 * blocks)[:, :width]
+
+
+def blocks64(key: Key, first: int, count: int, like: Any = None) -> Any:
+    """Outputs of Philox4x64-10 at counters (i, 0, 0, 0), i from `first` on, and key (`key`, 0):
+    uint64 [count, 4]. With the int64 tensor `like` an int64 tensor on its device, of the same bits.
+    """
+    seed = key.lo | key.hi << 32
+    if like is None:  # numpy has it in C, and counts up before it draws
+        source = np.random.Philox(key=seed, counter=(first - 1) % 2**256)
+        return source.random_raw(4 * count).reshape(count, 4)
+    c0 = like.new_ones(count).cumsum(0) + (first - 1)
+    c1, c2, c3 = c0 * 0, c0 * 0, c0 * 0
+    k0, k1 = seed, 0
+    for _ in range(10):
+        h0, l0 = _product(c0, _M64[0])
+        h1, l1 = _product(c2, _M64[1])
+        c0, c1, c2, c3 = h1 ^ c1 ^ _signed(k0), l1, h0 ^ c3 ^ _signed(k1), l0
+        k0, k1 = ((k + w) % 2**64 for k, w in zip((k0, k1), _W64, strict=True))
+    out = like.new_empty((count, 4))
+    for j, word in enumerate((c0, c1, c2, c3)):
+        out[:, j] = word
+    return out
+
+
+_M64 = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+_W64 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+
+
+def _signed(word: int) -> int:
+    """A 64-bit word as the int64 of the same bits."""
+    return word - 2**64 if word >> 63 else word
+
+
+def _product(a: Any, b: int) -> tuple[Any, Any]:
+    """High and low 64 bits of a product of unsigned words, in int64: by halves, none of whose
+    products is above 64 bits; shifts are masked, since they carry the sign."""
+    high, low, y1, y0 = a >> 32 & _MASK, a & _MASK, b >> 32, b & _MASK
+    mid = high * y0 + (low * y0 >> 32 & _MASK)
+    other = low * y1 + (mid & _MASK)
+    return high * y1 + (mid >> 32 & _MASK) + (other >> 32 & _MASK), a * _signed(b)
 
 
 def permutation(key: Key, count: int) -> NDArray[np.int64]:

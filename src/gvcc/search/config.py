@@ -18,12 +18,14 @@ from gvcc.search.quality import Goal, goal
 
 OVERLAP = 5  # frames, in mode overlap
 PAPER_ATOMS_1080 = 80  # M as published, above 720 lines
+STREAMS = {"torch": "gaussian", "counter": "gaussian-counter"}
+"""Where the atoms of the gaussian codebook come from, and the coders that are called so."""
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 RESTORERS = ("off", *restorers.NAMES)
-TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "steps", "coder", "g_scale", "overlap",
-              "alignment")  # fmt: skip
+TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "codebook_stream", "steps", "coder",
+              "g_scale", "overlap", "alignment")  # fmt: skip
 """What is of a trajectory alone."""
 
 
@@ -83,7 +85,9 @@ class EncodeConfig:
     or "rcc". `atoms` is M, the same for every frame-step (uniform allocation); `tail_atoms` is
     M_tail, for the last two latent frames in mode i2v (without it M there too, but in preset
     `paper` as it is). `codebook` is K, of the gaussian codebook or the most candidates of a chunk
-    of `rcc`. `g_scale` is that of preset `paper`. None means: as the preset or the prior has it;
+    of `rcc`; `codebook_stream` is where the former's atoms come from: "torch" (the official
+    ones) or "counter" (the same on every device, and made there), by default torch on a CPU.
+    `g_scale` is that of preset `paper`. None means: as the preset or the prior has it;
     the mode of preset `default` is v2v where the prior has a restorer and nothing of TRAJECTORY is
     asked for. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a
     GOP at each scene cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse`
@@ -110,6 +114,7 @@ class EncodeConfig:
     atoms: int | None = None
     tail_atoms: int | None = None
     codebook: int | None = None
+    codebook_stream: str | None = None
     seed: int | None = None
     steps: int | None = None
     g_scale: float | None = None
@@ -158,12 +163,17 @@ class EncodeConfig:
             return int(self.kbps * 1000 * float(frames / fps) / 8)
         return self.size
 
-    def resolved(self, spec: Spec | None = None, height: int = 0) -> Parameters:
+    def resolved(
+        self, spec: Spec | None = None, height: int = 0, device: str = "cpu"
+    ) -> Parameters:
         """The preset with this configuration's own settings put in, and with what follows from the
-        prior and the clip's height: the mode, if the preset's own is none of the prior's, and M and
-        M_tail as published for 1080p. ConfigError if anything is out of range."""
+        prior, the clip's height and the kind of the prior's device: the mode, if the preset's own
+        is none of the prior's, M and M_tail as published for 1080p, and the codebook's stream.
+        ConfigError if anything is out of range."""
         self.target(1, 1, 1, Fraction(1))
         config = self
+        if device != "cpu" and config.codebook_stream is None and self.preset == "paper":
+            config = dataclasses.replace(config, codebook_stream="counter")
         if spec is not None and config.mode is None and config._plain and spec.restorer:
             config = dataclasses.replace(config, mode="v2v")
         if spec is not None and config.base_share is None and config.resolved().has_bases:
@@ -321,6 +331,12 @@ def _choose_coder(config: EncodeConfig, p: dict[str, Any]) -> None:
         if row.powers_of_two and config.codebook & (config.codebook - 1):
             raise ConfigError(f"K is {config.codebook}, expected a power of two for coder rcc")
         p["codebook_size"] = config.codebook
+    if config.codebook_stream is not None:
+        if config.codebook_stream not in STREAMS:
+            raise unknown("codebook stream", config.codebook_stream, STREAMS)
+        if p["coder"] not in STREAMS.values():
+            raise ConfigError("a codebook stream is for preset 'paper'")
+        p["coder"] = STREAMS[config.codebook_stream]
     if config.quality is not None or config.stop is not None or p["coder"] == "rcc":
         p["scheduled"] = True
     if not p["scheduled"]:
