@@ -299,7 +299,7 @@ _FLAGS = {
     "encode": {
         "source", "-o --output", "-y --overwrite", "--preset", "--prior", "--bpp", "--kbps",
         "--size", "-M --atoms", "-K --codebook", "--codebook-stream", "--seed", "--steps",
-        "--gop", "--knob",
+        "--ode-steps", "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
         "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
@@ -309,7 +309,7 @@ _FLAGS = {
     "decode": {
         "source", "-o --output", "-y --overwrite", "--knob", "--prior", "--device", "--json",
         "--start", "--end", "--follow", "--keep-going", "--offload", "--audio --no-audio",
-        "--base-only", "--restorer",
+        "--base-only", "--restorer", "--stop",
     },
     "inspect": {"source", "--json"},
     "compare": {"reference", "decoded", "--gvcc", "--frames", "--fps", "--json", "--perceptual"},

@@ -163,6 +163,7 @@ def test_coder_mode_and_control_are_independent(
 @pytest.mark.parametrize(("frames", "height", "width"), [(9, 33, 49), (29, 17, 35)])
 @pytest.mark.parametrize("asked", [
     {"coder": "rcc"}, {"preset": "free-gvc"}, {"preset": "free-gvc", "coder": "rcc"},
+    {"preset": "free-gvc-paper", "ode_steps": 6},
     {"preset": "free-gvc", "coder": "rcc", "codebook": 256, "mode": "i2v"},
 ], ids=str)  # fmt: skip
 def test_files_with_a_schedule_land_just_under_their_target(

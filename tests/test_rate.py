@@ -120,6 +120,22 @@ def test_settings_out_of_range(asked, says):
         EncodeConfig(**asked).resolved()
 
 
+def test_free_gvc_as_far_as_it_is_published() -> None:
+    p = EncodeConfig(preset="free-gvc-paper").resolved()
+    assert (p.coder, p.mode, p.alignment, p.overlap) == ("rcc", "overlap", "blend", 5)
+    assert p.scheduled and not p.metric and p.knob == 1 and p.codebook_size == 2**14
+
+
+def test_calls_behind_the_coded_ones() -> None:
+    assert EncodeConfig(mode="t2v", steps=12, ode_steps=5).resolved().ode_steps == 5
+    assert EncodeConfig(preset="free-gvc", ode_steps=9).resolved().ode_steps == 9
+    for asked in (dict(mode="t2v", steps=5, ode_steps=5), dict(mode="t2v", ode_steps=0)):
+        with pytest.raises(ConfigError, match="steps is"):
+            EncodeConfig(**asked).resolved()
+    with pytest.raises(ConfigError, match="of a trajectory"):
+        EncodeConfig(mode="v2v", base_share=1.0, ode_steps=5).resolved()
+
+
 # -- the file's account -----------------------------------------------------------------------
 
 

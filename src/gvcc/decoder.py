@@ -14,7 +14,7 @@ import numpy as np
 from gvcc import priors
 from gvcc.decode import trajectory as track
 from gvcc.decode.assemble import Assembler
-from gvcc.decode.gops import base_pictures, decode_record
+from gvcc.decode.gops import base_pictures, decode_record, stops
 from gvcc.decode.session import Event, Given, Left, Progress, Session
 from gvcc.decode.times import times
 from gvcc.errors import (
@@ -45,11 +45,13 @@ class Decoder:
     does a record whose head is damaged, and a damaged GOP and those that depend on it are concealed
     by the last picture before them; `damage` names them, and sound that is damaged and left out.
     Without `audio` there is none, and it may be damaged (a notice says so). `knob` in [1, 2]
-    overrides the file's k (flow.ode_step). `base_only` shows the GOPs' bases as they are, without
-    what restores them. `prior`
-    is one that is loaded, or the name (as of priors.load) of one to load on `device` with the
-    file's settings; by default the one that the file names. A prior that is loaded stays where it
-    is. `restorer` is a name as of restorers.load, for weights of one's own.
+    overrides the file's k (flow.ode_step). `stop` takes so many coded steps of a trajectory at the
+    most, and the ODE from there: what a file that ends there would show, but for GOPs that start
+    from decoded pictures; `stopped` says that there were more. `base_only` shows the GOPs' bases as
+    they are, without what restores them. `prior` is one that is loaded, or the name (as of
+    priors.load) of one to load on `device` with the file's settings; by default the one that the
+    file names. A prior that is loaded stays where it is. `restorer` is a name as of
+    restorers.load, for weights of one's own.
 
     Raises FormatError for bytes that are no stream, ConfigError for an illegal argument and
     PriorMismatch if the prior at hand is not the one the file was made with.
@@ -60,7 +62,7 @@ class Decoder:
         limits: Limits | None = None, progress: Progress | None = None, *, offload: bool = False,
         knob: float | None = None, start: int = 0, end: int | None = None,
         partial: bool = False, keep_going: bool = False, audio: bool = True,
-        base_only: bool = False, restorer: str | None = None,
+        base_only: bool = False, restorer: str | None = None, stop: int | None = None,
     ) -> None:  # fmt: skip
         ranged = start > 0 or end is not None
         if ranged and not file.seekable():
@@ -68,7 +70,9 @@ class Decoder:
         self._file, self._limits, self._progress = file, limits, progress
         self._origin = file.tell() if file.seekable() else None
         self._partial, self._keep_going, self._knob = partial, keep_going, knob
-        self._base_only = base_only
+        self._base_only, self._stop = base_only, stop
+        if stop is not None and not 0 <= stop <= 255:
+            raise ConfigError(f"stop is {stop}, expected 0 to 255")
         reader = parser.StreamReader(file, limits)
         self._records: Iterator[StoredGop | Audio | LostAudio] | None = reader.records()
         header = reader.header
@@ -106,7 +110,7 @@ class Decoder:
                 self._layout(), self.start, self.end, blended, self.prior.spec.causal
             )
         self._seen = self.delivered = 0
-        self.knob_used = False
+        self.knob_used = self.stopped = False
 
     def _sound(
         self, found: StoredGop | Audio | LostAudio, wanted: bool, ranged: bool
@@ -251,10 +255,12 @@ class Decoder:
                 raise ConfigError(f"GOP {i} has no base")
             if header.bases:
                 self._fits(g)
-            calls = len(times(header, record.stop, record.fraction)) - 1
+            calls = len(times(header, *stops(record, self._stop))) - 1
             latent, given = decode_record(
-                session, i, record, before, lambda step, _: tell(step + 1)
+                session, i, record, before, lambda step, _: tell(step + 1), self._stop
             )
+            early = self._stop is not None and self._stop < track.coded_steps(record)
+            self.stopped |= early
         except FormatError as e:
             first = g.start + g.skip + shown
             text = f"GOP {i}, frames {first} to {g.end - 1}, cannot be decoded: {e}"
@@ -264,7 +270,7 @@ class Decoder:
             left = dataclasses.replace(g, start=g.start + shown, frames=g.frames - shown)
             yield assembler.conceal(left), session.after_lost(record)
             return
-        tell(calls, track.drift(latent, record, header, i))
+        tell(calls, None if early else track.drift(latent, record, header, i))
         ready = assembler.add(record, latent, given.base)
         yield ready, session.after(g, given, assembler.made)
 

@@ -125,6 +125,8 @@ def decode(
         help="Show the bases of a v2v file as the classical codec has them.")] = False,
     knob: Annotated[float | None, typer.Option(
         help="1 realism ... 2 fidelity; default: the file's.")] = None,
+    stop: Annotated[int | None, typer.Option(min=0, max=255,
+        help="Take so many coded steps of a trajectory at the most: a preview.")] = None,
     prior: Annotated[str | None, typer.Option(
         help="NAME:PATH for a file made with weights of your own.")] = None,
     restorer: Annotated[str | None, typer.Option(
@@ -166,7 +168,7 @@ def decode(
         clip = codec.Decoder(
             file, prior, device, progress=bar, knob=knob, partial=True, keep_going=keep_going,
             offload=offload, audio=audio and kind in media_out.WITH_SOUND, base_only=base_only,
-            restorer=restorer, start=_frame(start or "0", rate),
+            restorer=restorer, stop=stop, start=_frame(start or "0", rate),
             end=None if end is None else _frame(end, rate),
         )  # fmt: skip
         if kind == ".png" and clip.count > 1:
@@ -180,6 +182,9 @@ def decode(
     report["base_only"] = base_only
     if knob is not None and not clip.knob_used:
         text = "--knob changes nothing: there are only bases, and nothing is done to them"
+        notices = (*notices, Notice("note", text))
+    if stop is not None and not clip.stopped:
+        text = "--stop changes nothing: no GOP has more coded steps than that"
         notices = (*notices, Notice("note", text))
     report["notices"] = [asdict(notice) for notice in notices]
     report["problems"] = [*clip.damage, *([] if clip.cut is None else [str(clip.cut)])]

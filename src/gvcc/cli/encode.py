@@ -80,7 +80,8 @@ def encode(
     strict: Annotated[bool, _read("--strict", help="Refuse a source that is damaged: exit code 1, "
         "and no output.")] = False,
     preset: Annotated[str, _how(help="default (ours), v2v (a base by a classical codec), paper "
-        "(GVCC as published), or free-gvc (trajectory coding).")] = "default",
+        "(GVCC's algorithm), free-gvc (trajectory coding), or free-gvc-paper (the same by reverse "
+        "channel coding, with shared frames blended).")] = "default",
     mode: Annotated[str | None, _how(help="v2v (GOPs of up to 10 s by AV1 or VVC, which a network "
         "makes better or the generator goes on from; default with prior nano), t2v (no reference; "
         "default of others), i2v (each GOP starts from the last decoded picture), flf2v (coded "
@@ -110,6 +111,8 @@ def encode(
     residual: Annotated[bool, _how(
         help="Code a residual of the picture that the next GOP starts from.")] = True,
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
+    ode_steps: Annotated[int | None, _trial(
+        help="How many of them come after the coded ones, without symbols.")] = None,
     prompt: Annotated[str | None, _model(help="What the clip shows, in words; default: none.")]
     = None,
     guidance: Annotated[float | None, _model(
@@ -164,11 +167,12 @@ def encode(
     config = EncodeConfig(preset=preset, prior=prior, mode=mode, bpp=bpp, kbps=kbps, size=size,
                           quality=quality, stop=stop, coder=coder, atoms=atoms,
                           tail_atoms=tail_atoms, codebook=codebook,
-                          codebook_stream=codebook_stream, seed=seed, steps=steps, gop=gop,
-                          overlap=overlap, alignment=alignment, refresh=refresh, cuts=cuts,
-                          residual=residual, knob=knob, audio=audio, device=device, reuse=reuse,
-                          g_scale=g_scale, base=base, base_size=base_size, base_share=base_share,
-                          restorer=restorer, settings=settings, offload=offload)  # fmt: skip
+                          codebook_stream=codebook_stream, seed=seed, steps=steps,
+                          ode_steps=ode_steps, gop=gop, overlap=overlap, alignment=alignment,
+                          refresh=refresh, cuts=cuts, residual=residual, knob=knob, audio=audio,
+                          device=device, reuse=reuse, g_scale=g_scale, base=base,
+                          base_size=base_size, base_share=base_share, restorer=restorer,
+                          settings=settings, offload=offload)  # fmt: skip
     # Settings out of range are told before a long file is read.
     config.resolved()
     model = priors.load(prior, device, settings, offload)

@@ -31,10 +31,12 @@ class Decoded(NamedTuple):
 
 def decode_record(
     session: Session, index: int, record: GopRecord, before: Left,
-    observe: Callable[[int, Tensor], None],
+    observe: Callable[[int, Tensor], None], most: int | None = None,
 ) -> Decoded:  # fmt: skip
     """GOP number `index`, after what the one before left; of one that is nothing but a base the
-    latent is empty. Raises FormatError for fields that are no such."""
+    latent is empty. Of the coded steps `most` are taken (None: all); with fewer than there are the
+    ODE goes on from there, and no residual is added. Raises FormatError for fields that are no
+    such."""
     g, header = record.gop, session.header
     given = session.given(g, record.stills, before, record.base)
     if given.base is not None and given.base.soft is None:
@@ -42,10 +44,19 @@ def decode_record(
     condition = session.condition(g, given)
     shape, coder = session.shape(g), session.coder()
     free = track.free_of(condition.known, shape[1])
-    noise = track.Read(coder, header, index, record, shape, free)
-    at = times(header, record.stop, record.fraction, condition.start)
+    noise = track.Read(coder, header, index, record, shape, free, most)
+    at = times(header, *stops(record, most), condition.start)
     latent = track.run(condition, header, index, shape, coder, at, noise, observe)
+    if noise.stop < track.coded_steps(record):
+        return Decoded(latent, given)
     return Decoded(session.corrected(latent, record.residual), given)
+
+
+def stops(record: GopRecord, most: int | None) -> tuple[int, int]:
+    """Coded steps and 256ths of one that are taken, if `most` are to be (None: all)."""
+    if most is None or most >= track.coded_steps(record):
+        return record.stop, record.fraction
+    return most, 0
 
 
 def base_pictures(session: Session, gop: Gop, coded: BaseRecord) -> Iterator[Pictures]:

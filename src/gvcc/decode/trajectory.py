@@ -38,15 +38,21 @@ def free_of(known: dict[int, Tensor], frames: int) -> list[int]:
     return [f for f in range(frames) if f not in known]
 
 
+def coded_steps(record: GopRecord) -> int:
+    """How many steps of a GOP have symbols; the last of them may be a part of a step."""
+    return record.stop + (record.fraction > 0)
+
+
 class Read:
-    """The decoder's noise: symbols read and replayed."""
+    """The decoder's noise: symbols read and replayed, of the first `most` coded steps or all."""
 
     def __init__(
         self, coder: Coder, header: Header, gop: int, record: GopRecord, shape: LatentShape,
-        free: Sequence[int],
+        free: Sequence[int], most: int | None = None,
     ) -> None:  # fmt: skip
-        self.stop = record.stop + (record.fraction > 0)
-        dealt = uniform_counts(record.atoms, record.tail_atoms, self.stop, len(free))
+        coded = coded_steps(record)
+        self.stop = coded if most is None else min(coded, most)
+        dealt = uniform_counts(record.atoms, record.tail_atoms, coded, len(free))
         self.scheme = coder.scheme(header, gop, free, shape, dealt)
         self.reader = SymbolReader(record.symbols)
 

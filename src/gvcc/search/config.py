@@ -24,8 +24,8 @@ CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 RESTORERS = ("off", *restorers.NAMES)
-TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "codebook_stream", "steps", "coder",
-              "g_scale", "overlap", "alignment")  # fmt: skip
+TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "codebook_stream", "steps",
+              "ode_steps", "coder", "g_scale", "overlap", "alignment")  # fmt: skip
 """What is of a trajectory alone."""
 
 
@@ -71,6 +71,10 @@ PRESETS = {
     "v2v": Preset(mode="v2v"),
     "free-gvc": Preset(steps=None, shift=1.0, mode="overlap", overlap=OVERLAP, alignment="pin",
                        scheduled=True),
+    "free-gvc-paper": Preset(
+        coder="rcc", codebook_size=coders.row("rcc").usual_size, steps=None, shift=1.0, knob=1.0,
+        metric=False, mode="overlap", overlap=OVERLAP, alignment="blend", scheduled=True,
+    ),
 }  # fmt: skip
 
 
@@ -87,19 +91,21 @@ class EncodeConfig:
     `paper` as it is). `codebook` is K, of the gaussian codebook or the most candidates of a chunk
     of `rcc`; `codebook_stream` is where the former's atoms come from: "torch" (the official
     ones) or "counter" (the same on every device, and made there), by default torch on a CPU.
-    `g_scale` is that of preset `paper`. None means: as the preset or the prior has it;
-    the mode of preset `default` is v2v where the prior has a restorer and nothing of TRAJECTORY is
-    asked for. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan; `cuts` starts a
-    GOP at each scene cut (not in t2v), `residual` codes a residual where a chain goes on. `reuse`
-    calls the network at every so-many-th coded step only and keeps its x0hat between: faster, and a
-    little worse. In mode v2v `base` is the codec of the base ("av1", "vvc", "auto": what is at
-    hand), and `base_size` the part of each side that it is coded at ("1", "2", "4", "auto"); GOPs
-    are up to ten seconds long. `base_share` is the part of a GOP's bytes that its base gets: with
-    less than 1 the generator goes on from it, on GOPs of its own length; otherwise `restorer`
-    ("off", or a name as of priors.restorers) makes its pictures better. In mode auto a GOP with a
-    base is one of the choices. `settings` are those of the prior that change its output; `offload`
-    keeps its network in the main memory, block by block on the device. `device` is where the prior
-    is loaded, a name as of devices.pick: a prior that is given stays where it is.
+    `steps` are the network calls of a GOP, the last `ode_steps` of them without symbols (of a
+    schedule: those after the stop). `g_scale` is that of preset `paper`. None means: as the preset
+    or the prior has it; the mode of preset `default` is v2v where the prior has a restorer and
+    nothing of TRAJECTORY is asked for. `mode`, `overlap`, `alignment` and `refresh` are those of
+    gop.plan; `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where
+    a chain goes on. `reuse` calls the network at every so-many-th coded step only and keeps its
+    x0hat between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1",
+    "vvc", "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1",
+    "2", "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's bytes
+    that its base gets: with less than 1 the generator goes on from it, on GOPs of its own length;
+    otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures better. In
+    mode auto a GOP with a base is one of the choices. `settings` are those of the prior that change
+    its output; `offload` keeps its network in the main memory, block by block on the device.
+    `device` is where the prior is loaded, a name as of devices.pick: a prior that is given stays
+    where it is.
     """
 
     preset: str = "default"
@@ -117,6 +123,7 @@ class EncodeConfig:
     codebook_stream: str | None = None
     seed: int | None = None
     steps: int | None = None
+    ode_steps: int | None = None
     g_scale: float | None = None
     gop: int | None = None
     overlap: int | None = None
@@ -249,11 +256,16 @@ def _resolved(config: EncodeConfig) -> Parameters:
     most = row.atoms_within(p["codebook_size"])
     if config.tail_atoms is None and p["tail_atoms"] is not None:
         p["tail_atoms"] = min(p["tail_atoms"], most)
-    p |= {n: v for n in ("seed", "steps", "g_scale") if (v := getattr(config, n)) is not None}
+    p |= {
+        n: v
+        for n in ("seed", "steps", "ode_steps", "g_scale")
+        if (v := getattr(config, n)) is not None
+    }
     for name, value, low, high in (
         ("K", p["codebook_size"], row.least_size, row.most_size),
         ("M", 1 if p["atoms"] is None else p["atoms"], 1, most),
         ("M_tail", 1 if p["tail_atoms"] is None else p["tail_atoms"], 1, most),
+        ("ode_steps", p["ode_steps"], 1, 127),
         ("steps", p["steps"] or 255, p["ode_steps"] + 1, 255),
         ("seed", p["seed"], 0, row.most_seed),
         ("knob", config.knob if config.knob is not None else 1, 1, 2),
@@ -297,7 +309,9 @@ def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:
             raise ConfigError("a restorer is for bases alone, without a trajectory")
     elif p["mode"] == "v2v" and config.base_share is not None:  # else the prior says
         asked = [
-            n for n in ("stop", "atoms", "codebook", "coder") if getattr(config, n) is not None
+            n
+            for n in ("stop", "atoms", "codebook", "codebook_stream", "coder", "ode_steps")
+            if getattr(config, n) is not None
         ]
         if asked:
             raise ConfigError(
