@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -68,6 +69,7 @@ YOUNGER = {
     "settings": [],
     "pixel_aspect": "1",
     "base": False,
+    "plain_residual": False,
     "bases": False,
     "variances": [],
     "restorer": None,
@@ -124,13 +126,18 @@ def sizes(step: list[Any]) -> list[int]:
 
 
 def levels(stream: Stream, prior: Any) -> list[list[Any] | None]:
-    """Step index and quantised values of each GOP's residual, flattened; None without one."""
+    """Step index (of a plain one the largest values) and quantised values of each GOP's residual,
+    flattened; None without one."""
     out: list[list[Any] | None] = []
     for r in stream.gops:
         if not r.residual:
             out.append(None)
             continue
         c, _, h, w = Session(stream.header, prior).shape(r.gop)
+        if stream.header.plain_residual:
+            most = np.frombuffer(r.residual[: 4 * c], "<f4")
+            out.append([most.tolist(), list(zlib.decompress(r.residual[4 * c :]))])
+            continue
         index = int.from_bytes(r.residual[:2], "little")
         values = residual.decode(r.residual, (c, 1, h, w)) / 2.0 ** (index / 4096 - 8)
         out.append([index, values.round().int().ravel().tolist()])

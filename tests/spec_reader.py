@@ -8,7 +8,17 @@ import zlib
 from pathlib import Path
 
 from spec_bytes import Bytes
-from spec_symbols import Bad, Symbols, atoms, chunks, need, residual, texture, zigzag
+from spec_symbols import (
+    Bad,
+    Symbols,
+    atoms,
+    chunks,
+    need,
+    plain_residual,
+    residual,
+    texture,
+    zigzag,
+)
 
 __all__ = ["Bad", "Symbols", "read"]
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
@@ -56,10 +66,10 @@ class Part(Bytes):
         h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
         need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         extras = self.varint() if version > 3 else 0
-        need(extras < 16, "extras", "Unsupported")
+        need(extras < 32, "extras", "Unsupported")
         a, b = h["pixel_aspect"] = self.fraction() if extras & 1 else (1, 1)
         need(version < 4 or (a != b if extras & 1 else extras), "version 4 for nothing")
-        h["bases"] = extras & 2 > 0
+        h["bases"], h["plain_residual"] = extras & 2 > 0, extras & 16 > 0
         h["variances"] = list(self.blob()) if extras & 4 else []
         need(not extras & 4 or h["bases"] and 9 < len(h["variances"]) <= 1024, "variances")
         h["restorer"] = [self.name(), self.take(8).hex()] if extras & 8 else None
@@ -224,6 +234,7 @@ def read(data, channels=None, strides=(4, 8, 8)):  # sections 2 and 3
             shared = place["last"] and frames - 1 in known
             coded = chunks if h["coder"] == "rcc" else atoms
             g["coded"] = coded(h, g, frames, known, channels * math.prod(size))
-            g["levels"] = residual(g["residual"], channels, *size) if more else None
+            kind = plain_residual if h["plain_residual"] else residual
+            g["levels"] = kind(g["residual"], channels, *size) if more else None
     need(file.at == len(data), "bytes after the last record")
     return {"header": h, "gops": gops, "audio": audio}

@@ -3,6 +3,8 @@ docs/format.md."""
 
 import itertools
 import math
+import struct
+import zlib
 
 
 class Bad(Exception):
@@ -149,6 +151,20 @@ def start(low, high):  # section 4.8: the initial counts of a table
 def frequencies(m):  # section 4.7
     f = [1 + c * (2**24 - len(m)) // sum(m) for c in m]
     return [f[0] + 2**24 - sum(f), *f[1:]]
+
+
+def plain_residual(data, channels, h, w):  # section 4.8: largest values, and levels
+    need(len(data) > 4 * channels, "a plain residual")
+    most = struct.unpack(f"<{channels}f", data[: 4 * channels])
+    need(all(0 < m < math.inf for m in most), "a largest value")
+    unpacker = zlib.decompressobj()
+    try:
+        levels = unpacker.decompress(data[4 * channels :], channels * h * w + 1)
+    except zlib.error:
+        raise Bad("Corrupt", "zlib") from None
+    need(len(levels) == channels * h * w and unpacker.eof and not unpacker.unused_data, "levels")
+    rows = [list(levels[i : i + w]) for i in range(0, len(levels), w)]
+    return list(most), [rows[i : i + h] for i in range(0, len(rows), h)]
 
 
 def residual(data, channels, h, w):  # section 4.8: step index, and levels [channel][row][column]

@@ -301,7 +301,7 @@ _FLAGS = {
         "--size", "-M --atoms", "-K --codebook", "--codebook-stream", "--seed", "--steps",
         "--ode-steps", "--gop", "--knob",
         "--frames", "--audio --no-audio", "--matrix", "--verify", "--device", "--json",
-        "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual --no-residual",
+        "--mode", "--overlap", "--refresh", "--cuts --no-cuts", "--residual",
         "--tail-atoms", "--resume", "--quality", "--stop", "--coder", "--alignment", "--prompt",
         "--guidance", "--set", "--offload", "--reuse", "--g-scale", "--fps", "--audio-track",
         "--strict", "--base", "--base-size", "--base-share", "--restorer",

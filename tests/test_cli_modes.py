@@ -46,7 +46,7 @@ def pieces(source: Path, config: gvcc.EncodeConfig) -> list[bytes]:
         ("--mode t2v", ["t2v 0-4", "t2v 5-8"]),
         ("--mode t2v --overlap 2", ["t2v 0-4", "overlap 3-7", "overlap 6-8"]),
         ("--mode i2v", ["i2v 0-4", "i2v 4-8"]),
-        ("--mode i2v --refresh 1 --no-residual", ["i2v 0-4", "i2v 5-8"]),
+        ("--mode i2v --refresh 1 --residual off", ["i2v 0-4", "i2v 5-8"]),
         ("--mode flf2v --no-cuts", ["flf2v 0-4", "flf2v 4-8"]),
         ("--mode auto", None),
         ("--preset free-gvc", ["t2v 0-4", "i2v 4-8"]),
@@ -75,11 +75,11 @@ def test_modes_there_and_back(
 def test_settings_of_modes_reach_the_encoder(run: Run, clip: Path, tmp_path: Path) -> None:
     file = tmp_path / "a.gvcc"
     args = ("--mode", "i2v", "--preset", "paper", "-M", "2", "-K", "16", "--tail-atoms", "5")
-    assert run("encode", clip, "-o", file, *GAUSS, *args, "--no-residual").code == 0
+    assert run("encode", clip, "-o", file, *GAUSS, *args, "--residual", "off").code == 0
     (record,) = gvcc.inspect(file.read_bytes()).gops
     assert (record.atoms, record.tail_atoms) == (0, 2 * 5 * 17)  # two latent frames are free
     config = gvcc.EncodeConfig("paper", "gauss", "i2v", atoms=2, codebook=16, tail_atoms=5,
-                               residual=False)  # fmt: skip
+                               residual="off")  # fmt: skip
     assert file.read_bytes() == gvcc.encode(clip, config)
 
 

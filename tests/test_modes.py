@@ -30,7 +30,7 @@ from gvcc.search.plan import MODES
 
 CASES: dict[str, dict[str, Any]] = {
     "t2v": {}, "t2v-overlap": {"overlap": 3}, "i2v": {}, "i2v-refresh": {"refresh": 2},
-    "i2v-plain": {"residual": False}, "flf2v": {}, "auto": {}, "overlap": {"overlap": 1},
+    "i2v-plain": {"residual": "off"}, "flf2v": {}, "auto": {}, "overlap": {"overlap": 1},
     "overlap-blend": {"overlap": 5, "gop": 13, "alignment": "blend"},
     "t2v-longer-overlap": {"overlap": 5, "gop": 13},
     "overlap-refresh": {"overlap": 5, "gop": 13, "refresh": 2},

@@ -68,7 +68,7 @@ def test_presets():
                 g_scale=3.0, multistep=False, seed=42, atoms=64, tail_atoms=128,
                 codebook_size=16384,
                 knob=1.0, metric=False, mode="t2v", overlap=0, alignment="fade",
-                scheduled=False, base_share=1.0, restorer="")  # fmt: skip
+                scheduled=False, base_share=1.0, restorer="", cuts=False)  # fmt: skip
     assert {k: v for k, v in vars(paper).items() if k not in ("asked", "goal")} == want
     default = EncodeConfig().resolved()
     assert (default.coder, default.allocation) == ("hadamard", "matched")
@@ -79,7 +79,9 @@ def test_own_settings_replace_the_presets_and_leave_the_table_alone():
     got = EncodeConfig(preset="paper", atoms=8, codebook=256, seed=0, steps=30).resolved()
     assert (got.atoms, got.codebook_size, got.seed, got.steps) == (8, 256, 0, 30)
     assert EncodeConfig(atoms=9).resolved().allocation == "uniform"
-    assert EncodeConfig("paper", atoms=9).resolved().tail_atoms is None
+    assert EncodeConfig(atoms=9).resolved().tail_atoms is None
+    assert EncodeConfig("paper", atoms=9).resolved().tail_atoms == 128  # as published
+    assert not EncodeConfig("paper").resolved().cuts and EncodeConfig().resolved().cuts
     i2v = EncodeConfig("paper", mode="i2v", tail_atoms=9).resolved()
     assert (i2v.atoms, i2v.tail_atoms) == (64, 9)
     assert before == conf.PRESETS
@@ -209,7 +211,13 @@ def spend(pacer, head, i, g, cost):
 @pytest.mark.parametrize("mode", [m for m in MODES if m != "v2v"])  # tests/test_v2v.py has it
 @pytest.mark.parametrize("preset", ["default", "paper", "free-gvc"])
 @settings(deadline=None, max_examples=10)
-@given(st.integers(2000, 16000), st.integers(1, 170), st.integers(0, 2), st.booleans(), st.data())
+@given(
+    st.integers(2000, 16000),
+    st.integers(1, 170),
+    st.integers(0, 2),
+    st.sampled_from(["coded", "off"]),
+    st.data(),
+)
 def test_a_file_lands_just_under_its_target(preset, mode, target, frames, refresh, residual, data):
     """Whatever `auto` chooses, and however far predictions are off."""
     refresh = refresh if mode in ("i2v", "auto") else 0
@@ -255,7 +263,7 @@ def test_without_a_target_paper_spends_its_m_and_default_its_rate():
 
 @pytest.mark.parametrize(
     ("more", "front", "tail"),
-    [({}, 64, 128), ({"atoms": 8}, 8, 8), ({"atoms": 8, "tail_atoms": 5}, 8, 5)],
+    [({}, 64, 128), ({"atoms": 8}, 8, 128), ({"atoms": 8, "tail_atoms": 5}, 8, 5)],
 )
 def test_m_tail_is_for_the_last_two_latent_frames_of_i2v(more, front, tail):
     pacer = pacer_of("paper", 33 + 32, "i2v", **more)

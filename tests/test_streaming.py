@@ -279,7 +279,7 @@ OTHERS: dict[str, tuple[Any, EncodeConfig, str]] = {
     "stop": (clip(FRAMES, 17, 33), replace(FREE, stop=3), "other settings: stop 2, now 3"),
     "target": (clip(FRAMES, 17, 33), replace(FREE, stop=None, quality="psnr:20"),
                "other settings: quality None, now psnr:20; stop 2, now None"),
-    "cuts": (clip(FRAMES, 17, 33), replace(FREE, cuts=False), "other settings: cuts True, now"),
+    "cuts": (clip(FRAMES, 17, 33), replace(FREE, cuts=False), "other settings: cuts None, now"),
 }  # fmt: skip
 
 

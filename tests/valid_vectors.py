@@ -38,6 +38,11 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "gaussian codebook of 64 atoms, uniform, em, no multistep",
         "tiny", (5, 16, 16), dict(preset="paper-short", gop=5), {},
     ),
+    "plain-residual": (
+        "i2v with GVCC's own residual in every GOP, M_tail as published",
+        "tiny", (16, 16, 20), dict(mode="i2v", preset="paper-short", gop=5, residual="published"),
+        {},
+    ),
     "counter": (
         "gaussian codebook of 64 atoms from counters",
         "tiny", (9, 16, 20), dict(preset="paper-short", gop=5, codebook_stream="counter"), {},
@@ -111,7 +116,7 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
     "auto": (
         "auto: modes mixed in one file",
         "tiny", (18, 48, 56),
-        dict(mode="auto", size=2600, gop=5, still_codec="av1", residual=False), {},
+        dict(mode="auto", size=2600, gop=5, still_codec="av1", residual="off"), {},
     ),
     "mixed": (
         "every kind of GOP in a row: still and last, shared, previous, two cross-fades, one short",

@@ -102,7 +102,7 @@ class _Encoder:
             knob = knob_of(p, spec)
             self.restorer = restorers.load(p.restorer, knob, str(self.prior.device))
         self.draft = _header(clip, p, self.prior, self.restorer)
-        cut = config.cuts and p.mode != "t2v"
+        cut = p.cuts and p.mode != "t2v"
         self.gops = list(plan.plan(
             clip.count, self.draft.gop, 1 if p.only_base else spec.stride[0], p.mode,
             overlap=self.draft.overlap, refresh=config.refresh, alignment=p.alignment,
@@ -301,6 +301,7 @@ def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None 
         settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.has_bases,
         variances=spec.variances if p.has_bases and p.base_share < 1 else (),
         restorer=None if restorer is None else RestorerId(restorer.name, restorer.digest),
+        plain_residual=config.residual == "published",
     )  # fmt: skip
     try:
         header.check(Limits())

@@ -107,9 +107,10 @@ def encode(
     overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
     refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
         "where a scene starts.")] = 0,
-    cuts: Annotated[bool, _how(help="Start a GOP at each scene cut (not in t2v).")] = True,
-    residual: Annotated[bool, _how(
-        help="Code a residual of the picture that the next GOP starts from.")] = True,
+    cuts: Annotated[bool | None, _how("--cuts/--no-cuts",
+        help="Start a GOP at each scene cut; default: not in t2v and preset paper.")] = None,
+    residual: Annotated[str, _how(help="Of the picture that the next GOP starts from: coded, "
+        "published (GVCC's own, 8 bits a value, of every GOP), or off.")] = "coded",
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
     ode_steps: Annotated[int | None, _trial(
         help="How many of them come after the coded ones, without symbols.")] = None,

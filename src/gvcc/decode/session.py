@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gvcc import priors
-from gvcc.decode import residual, restore
+from gvcc.decode import plain_residual, residual, restore
 from gvcc.decode.anchored import AnchoredNoise
 from gvcc.decode.scheme import Coder, LatentShape
 from gvcc.decode.trajectory import make_coder
@@ -200,7 +200,8 @@ class Session:
             return latent
         c, _, h, w = latent.shape
         latent = latent.clone()
-        latent[:, -1:] += residual.decode(coded, (c, 1, h, w)).to(latent.device)
+        kind = plain_residual if self.header.plain_residual else residual
+        latent[:, -1:] += kind.decode(coded, (c, 1, h, w)).to(latent.device)
         return latent
 
     def render(self, record: GopRecord, latent: Tensor, base: Base | None = None) -> Pictures:

@@ -32,7 +32,7 @@ LAST, FADE, RESIDUAL, FRACTION, BASE = 4, 8, 16, 32, 64
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
-ASPECT, BASES, VARIANCES, RESTORER = 1, 2, 4, 8  # of the bits of version 4
+ASPECT, BASES, VARIANCES, RESTORER, PLAIN_RESIDUAL = 1, 2, 4, 8, 16  # bits of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
@@ -97,11 +97,12 @@ class Header:
     bases: bool = False
     variances: tuple[int, ...] = ()
     restorer: RestorerId | None = None
+    plain_residual: bool = False
 
     @property
     def version(self) -> int:
         """The version of a file with this header."""
-        if self.pixel_aspect != 1 or self.bases:
+        if self.pixel_aspect != 1 or self.bases or self.plain_residual:
             return 4
         return 3 if self.reuse > 1 or self.settings else 2
 
@@ -243,7 +244,8 @@ def _extension(h: Header) -> bytes:
         out += blob(name.encode("ascii")) + blob(text.encode())
     if h.version > 3:
         extras = ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
-        out += varint(extras | RESTORER * (h.restorer is not None))
+        extras |= RESTORER * (h.restorer is not None) | PLAIN_RESIDUAL * h.plain_residual
+        out += varint(extras)
         if h.pixel_aspect != 1:
             out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))
         if h.variances:

@@ -34,6 +34,7 @@ from gvcc.format.bitstream import (  # fmt: skip
     MULTISTEP,
     PATHS,
     PIN,
+    PLAIN_RESIDUAL,
     RESIDUAL,
     RESTORER,
     RULES,
@@ -80,7 +81,7 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
             raise Corrupt("version 3 for a header that says nothing new")
         return out
     extras = body.varint("extras")
-    if extras & ~(ASPECT | BASES | VARIANCES | RESTORER):
+    if extras & ~(ASPECT | BASES | VARIANCES | RESTORER | PLAIN_RESIDUAL):
         raise Unsupported(f"extras {extras:#x} are reserved")
     aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
     if aspect == 1 and (extras & ASPECT or not extras):
@@ -92,7 +93,7 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
     if extras & RESTORER:
         restorer = RestorerId(body.text("restorer"), body.take(8, "the restorer's digest"))
     out |= {"pixel_aspect": aspect, "bases": bool(extras & BASES), "variances": variances}
-    return out | {"restorer": restorer}
+    return out | {"restorer": restorer, "plain_residual": bool(extras & PLAIN_RESIDUAL)}
 
 
 def _header(body: Cursor, version: int) -> Header:

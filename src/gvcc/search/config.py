@@ -22,6 +22,7 @@ STREAMS = {"torch": "gaussian", "counter": "gaussian-counter"}
 """Where the atoms of the gaussian codebook come from, and the coders that are called so."""
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
+RESIDUALS = ("coded", "published", "off")
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 RESTORERS = ("off", *restorers.NAMES)
 TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "codebook_stream", "steps",
@@ -59,6 +60,7 @@ class Preset:
     scheduled: bool = False
     base_share: float = 1.0
     restorer: str = ""
+    cuts: bool = True
 
 
 PRESETS = {
@@ -66,7 +68,7 @@ PRESETS = {
     "paper": Preset(
         coder="gaussian", rule="em", allocation="uniform", ode_steps=3, shift=3.0, g_scale=3.0,
         multistep=False, seed=42, atoms=64, tail_atoms=128, codebook_size=16384, knob=1.0,
-        metric=False,
+        metric=False, cuts=False,
     ),
     "v2v": Preset(mode="v2v"),
     "free-gvc": Preset(steps=None, shift=1.0, mode="overlap", overlap=OVERLAP, alignment="pin",
@@ -129,8 +131,8 @@ class EncodeConfig:
     overlap: int | None = None
     alignment: str | None = None
     refresh: int = 0
-    cuts: bool = True
-    residual: bool = True
+    cuts: bool | None = None
+    residual: str = "coded"
     knob: float | None = None
     audio: bool = True
     reuse: int = 1
@@ -243,13 +245,15 @@ def _resolved(config: EncodeConfig) -> Parameters:
     _check_base(config, p)
     _choose_coder(config, p)
     if config.atoms is not None:
-        p["atoms"], p["allocation"], p["tail_atoms"] = config.atoms, "uniform", None
+        tail = p["tail_atoms"] if config.preset == "paper" else None
+        p["atoms"], p["allocation"], p["tail_atoms"] = config.atoms, "uniform", tail
     if config.tail_atoms is not None:
         if p["allocation"] != "uniform" or p["mode"] not in ("i2v", "auto"):
             raise ConfigError("M_tail (tail atoms) goes with M, in modes i2v and auto")
         p["tail_atoms"] = config.tail_atoms
     if config.atoms is not None and (config.bpp or config.kbps or config.size):
         raise ConfigError("M fixes the size of the file: give either M or a target")
+    _check_residual(config, p)
     if config.g_scale is not None and p["rule"] != "em":
         raise ConfigError("g_scale is for preset 'paper'")
     row = coders.row(p["coder"])
@@ -258,7 +262,7 @@ def _resolved(config: EncodeConfig) -> Parameters:
         p["tail_atoms"] = min(p["tail_atoms"], most)
     p |= {
         n: v
-        for n in ("seed", "steps", "ode_steps", "g_scale")
+        for n in ("seed", "steps", "ode_steps", "g_scale", "cuts")
         if (v := getattr(config, n)) is not None
     }
     for name, value, low, high in (
@@ -276,6 +280,18 @@ def _resolved(config: EncodeConfig) -> Parameters:
             raise ConfigError(f"{name} is {value}, expected {low} to {high}")
     aim = None if config.quality is None else goal(config.quality)
     return Parameters(**p, asked=config, goal=aim)
+
+
+def _check_residual(config: EncodeConfig, p: dict[str, Any]) -> None:
+    """ConfigError for a residual that there is not, or whose size nothing can bound."""
+    if config.residual not in RESIDUALS:
+        raise unknown("residual", config.residual, RESIDUALS)
+    if config.residual != "published":
+        return
+    if p["mode"] != "i2v" or p["allocation"] != "uniform":
+        raise ConfigError("residual published is for mode i2v with M (preset paper)")
+    if config.bpp or config.kbps or config.size:
+        raise ConfigError("residual published has a size of its own: give M, not a target")
 
 
 def _check_base(config: EncodeConfig, p: dict[str, Any]) -> None:

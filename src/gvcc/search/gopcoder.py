@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gvcc import flow
-from gvcc.decode import residual
+from gvcc.decode import plain_residual, residual
 from gvcc.decode import trajectory as track
 from gvcc.decode.gops import Decoded
 from gvcc.decode.session import Base, Given, Left, Session
@@ -87,8 +87,12 @@ class GopCoder:
                          atoms=atoms[0], tail_atoms=atoms[1])  # fmt: skip
         if stop.step + (stop.fraction > 0) < coded.deepest:
             observe(header.steps - 1, len(symbols))  # whatever it took, this GOP is done
-        left = self.pacer.residual_room(g, grant.record, bitstream.gop_size(record), len(symbols))
-        correction = self._residual(g, frames, x0, x, left) if left >= _LEAST else b""
+        if header.plain_residual:
+            correction = plain_residual.encode((x0 - x)[:, -1:]) if g.mode == "i2v" else b""
+        else:
+            size = bitstream.gop_size(record)
+            left = self.pacer.residual_room(g, grant.record, size, len(symbols))
+            correction = self._residual(g, frames, x0, x, left) if left >= _LEAST else b""
         x = session.corrected(x, correction)
         record = replace(record, check=track.check(x, header, i), residual=correction)
         error = _error(own - x, g, session.prior.spec.stride[0])

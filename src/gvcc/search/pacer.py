@@ -83,7 +83,7 @@ class Pacer:
         self.stop = header.steps - header.ode_steps
         asked = parameters.asked
         self.atoms, self.tail_atoms = parameters.atoms, parameters.tail_atoms
-        self.residual = RESIDUAL_SHARE if asked.residual else 0.0
+        self.residual = RESIDUAL_SHARE if asked.residual == "coded" else 0.0
         head = bitstream.write_header(header)
         sound = 0 if audio is None else len(bitstream.write_audio(audio, head))
         candidates = [variants(g, None, False) if parameters.mode == "auto" else (g,) for g in gops]
