@@ -321,6 +321,7 @@ _FLAGS = {
     },
     "eval sweep": {
         "clips", "--out", "--studies", "--prior", "--frames", "--height", "--device", "--offload",
+        "-M --atoms", "-K --codebook", "--steps", "--g-scale", "--gop", "--seeds",
     },
     "eval ab": {"folder", "--out", "--pairs", "--rate", "--seed"},
     "eval ab-report": {"answers", "--key", "--json"},

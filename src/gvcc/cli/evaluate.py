@@ -130,22 +130,36 @@ def sweep(
     prior: Annotated[str, typer.Option(help="Any prior.")] = priors.DEFAULT,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 17,
     height: Annotated[int, typer.Option(min=16, help="Lines the clips are scaled to.")] = 96,
+    atoms: Annotated[int, typer.Option("-M", "--atoms", min=1,
+        help="Where M is not swept; published: 64.")] = 16,
+    codebook: Annotated[int, typer.Option("-K", "--codebook", min=1,
+        help="The same of K; published: 16384.")] = 1024,
+    steps: Annotated[int, typer.Option(help="The same of the network calls of a GOP.")] = 20,
+    g_scale: Annotated[float, typer.Option(help="The same of g.")] = 3.0,
+    gop: Annotated[int, typer.Option(help="The same of a GOP's frames; published: 33.")] = 17,
+    seeds: Annotated[int, typer.Option(min=1, help="Encodes of each point, with other seeds: "
+        "error bars.")] = 1,
     device: Device = "auto",
     offload: Offload = False,
 ) -> None:  # fmt: skip
     """GVCC's parameter study and rate-distortion curve (its Figs. 4 and 5), with preset paper.
 
-    GOPs longer than the shortest clip are left out, and K = 65536 where there is no GPU.
+    GOPs longer than the shortest clip are left out. With the published base point and K = 65536 an
+    encode takes many minutes on a CPU.
     """
     from gvcc.eval import datasets
     from gvcc.eval import sweep as study
 
     sources, names = datasets.clips(clips, frames, height), studies.split(",")
-    study.cells(names, study.Base())
+    base = study.Base(atoms, codebook, gop, steps, g_scale)
+    study.cells(names, base)
+    base.config(prior.partition(":")[0]).resolved()
     model = priors.load(prior, device, offload=offload)
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("sweep", lines=60) as bar:
-        rows = study.run(sources, names, model, folder, tell=bar)
+        rows = study.run(sources, names, model, folder, base, bar, seeds)
+    for why in dict.fromkeys(r["lpips_missing"] for r in rows if "lpips_missing" in r):
+        say(f"note: LPIPS is not measured: {why}")
     plotted = dict.fromkeys(n for n in names if any(r["study"] == n for r in rows))
     say(f"{folder}: {len(rows)} encodes, plots of {', '.join(plotted) or 'nothing'}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,54 +24,51 @@ from gvcc.eval.cells import Source
 from gvcc.eval.report import parsed
 from gvcc.files import write
 from gvcc.format import parser
-from gvcc.metrics import metrics
+from gvcc.metrics import metrics, perceptual
 from gvcc.priors import Prior
-from gvcc.search.config import EncodeConfig
+from gvcc.records import Pictures
+from gvcc.search.config import PRESETS, EncodeConfig
 
 # Values of each parameter; PSNR in dB as published where it was.
 PUBLISHED: dict[str, dict[float, float | None]] = {
-    "M": {4: None, 8: None, 16: 30.48, 32: None, 64: 31.68, 128: None},
+    "M": {4: None, 8: None, 16: 30.48, 32: None, 64: 31.68, 128: None, 256: None},
     "K": {256: None, 1024: 31.04, 4096: None, 16384: 31.68, 65536: 31.91},
     "T": {5: 19.3, 10: None, 15: None, 20: 31.68, 30: 32.18},
-    "g_scale": {2.0: 31.64, 3.0: 31.68, 5.0: 29.3, 8.0: 22.9},
+    "g_scale": {1.0: None, 2.0: 31.64, 3.0: 31.68, 5.0: 29.3, 8.0: 22.9},
     "GOP": {9: None, 17: None, 33: 31.68, 49: 31.95},
 }
 _FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
 NAMES = (*PUBLISHED, "rd")
-MOST_ON_CPU = 2**14  # K: minutes an encode beyond
 
 
 @dataclass(frozen=True)
 class Base:
-    """The parameters that are not swept."""
+    """The parameters that are not swept. The published ones are M = 64, K = 16384, GOPs of 33."""
 
     atoms: int = 16
     codebook: int = 1024
     gop: int = 17
+    steps: int = 20
+    g_scale: float = 3.0
 
     def config(self, prior: str) -> EncodeConfig:
-        return EncodeConfig("paper", prior, "t2v", atoms=self.atoms, codebook=self.codebook,
-                            gop=self.gop, audio=False)  # fmt: skip
+        return EncodeConfig("paper", prior, "t2v", audio=False, **dataclasses.asdict(self))
 
 
-def cells(
-    names: Sequence[str], base: Base, device: str = "cpu"
-) -> list[tuple[str, float, dict[str, Any]]]:
+def cells(names: Sequence[str], base: Base) -> list[tuple[str, float, dict[str, Any]]]:
     """(study, value, fields of EncodeConfig) of all encodes of a clip; ConfigError for an unknown
-    study. K above MOST_ON_CPU is for a GPU."""
+    study."""
     out: list[tuple[str, float, dict[str, Any]]] = []
     for name in names:
         if name not in NAMES:
             raise unknown("study", name, NAMES)
         if name == "rd":
-            rows = [r for r in table6.ROWS if r.atoms <= 64 and r.codebook <= 4096]
             out += [("rd", float(r.atoms * r.codebook),
-                     {"atoms": r.atoms, "codebook": r.codebook}) for r in rows]  # fmt: skip
+                     {"atoms": r.atoms, "codebook": r.codebook}) for r in table6.ROWS]  # fmt: skip
             continue
         for value in PUBLISHED[name]:
             given = {_FIELDS[name]: value if name == "g_scale" else int(value)}
-            slow = device == "cpu" and given.get("codebook", 0) > MOST_ON_CPU
-            if given.get("atoms", 0) <= base.codebook and not slow:
+            if given.get("atoms", 0) <= base.codebook:
                 out.append((name, value, given))
     return out
 
@@ -78,12 +76,15 @@ def cells(
 def run(
     sources: Sequence[Source], names: Sequence[str], prior: Prior, folder: Path,
     base: Base | None = None, tell: Callable[[str, int, int], None] = lambda *_: None,
+    seeds: int = 1,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """All encodes, kept in folder/sweep.json as they are finished (a run that was broken off goes
-    on; rows that another version of the code has made are made anew), and a plot of each study.
+    """All encodes, with so many seeds each (from the preset's own on), kept in folder/sweep.json as
+    they are finished (a run that was broken off goes on; rows that another version of the code has
+    made are made anew), and a plot of each study.
 
-    Returns the rows: study, value, clip, rate, quality. GOPs longer than the shortest clip are left
-    out: they would be as long as that clip.
+    Returns the rows: study, value, clip, seed, rate, seconds to encode, quality; LPIPS where its
+    weights are. GOPs longer than the shortest clip are left out: they would be as long as that
+    clip.
     """
     base = base or Base()
     path = folder / "sweep.json"
@@ -97,24 +98,33 @@ def run(
     ])  # fmt: skip
     done = {_key(r) for r in rows if r.get("code") == by}
     shortest = min(len(s.read().frames) for s in sources) if "GOP" in names else 0
-    asked = [c for c in cells(names, base, prior.device.type) if c[0] != "GOP" or c[1] <= shortest]
+    first = PRESETS["paper"].seed
+    asked = [
+        (*c, first + n) for n in range(seeds) for c in cells(names, base)
+        if c[0] != "GOP" or c[1] <= shortest
+    ]  # fmt: skip
     for i, source in enumerate(sources):
         video = source.read()
-        for j, (study, value, given) in enumerate(asked):
+        for j, (study, value, given, seed) in enumerate(asked):
             tell(f"{study} {value:g}, {source.name}", i * len(asked) + j, len(sources) * len(asked))
-            if (key := (study, value, source.identity)) in done:
+            if (key := (study, value, source.identity, seed)) in done:
                 continue
-            config = dataclasses.replace(base.config(prior.spec.id), **given)
+            config = dataclasses.replace(base.config(prior.spec.id), seed=seed, **given)
+            begin = time.monotonic()
             made = codec.encode(video, config, prior)
+            seconds = time.monotonic() - begin
             stream = parser.parse(made.data)
             bits = sum(published.bits(stream.header, g) or 0 for g in stream.gops)
             pixels = video.frames[..., 0].size
             rows = [r for r in rows if _key(r) != key]  # of other code
             rows.append({
                 "study": study, "value": value, "clip": source.name, "source": source.identity,
+                "seed": seed, "encode_s": round(seconds, 3),
                 **given, "bytes": len(made.data), "bits_per_pixel": 8 * len(made.data) / pixels,
                 "published_bits_per_pixel": bits / pixels,
-                "psnr_db": metrics.psnr(video.frames, made.frames), "code": by,
+                "psnr_db": metrics.psnr(video.frames, made.frames),
+                "code": by,
+                **_lpips(video.frames, made.frames),
             })  # fmt: skip
             write(path, json.dumps({"setup": setup, "rows": rows}, indent=1).encode())
     tell("plots", 1, 1)
@@ -124,8 +134,16 @@ def run(
     return rows
 
 
-def _key(row: dict[str, Any]) -> tuple[str, float, str]:
-    return row["study"], row["value"], row["source"]
+def _lpips(ref: Pictures, out: Pictures) -> dict[str, Any]:
+    """LPIPS (alex) of a row, or why it has none."""
+    try:
+        return {"lpips_alex": perceptual.lpips(ref, out)}
+    except ConfigError as e:
+        return {"lpips_alex": None, "lpips_missing": str(e)}
+
+
+def _key(row: dict[str, Any]) -> tuple[str, float, str, int]:
+    return row["study"], row["value"], row["source"], row["seed"]
 
 
 def _kept(path: Path, setup: dict[str, Any]) -> list[dict[str, Any]]:
@@ -140,7 +158,8 @@ def _kept(path: Path, setup: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folder: Path) -> None:
-    """A picture of each study, PNG and SVG: ours, the mean over clips, beside the published."""
+    """A picture of each study, PNG and SVG: ours, the mean over clips, beside the published; with
+    several seeds bars of twice the standard deviation over them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -161,6 +180,9 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
             theirs = [(v, p) for v, p in PUBLISHED[name].items() if p is not None]
             own = [(v, _mean(mine, v, "value")[1]) for v in sorted({r["value"] for r in mine})]
         axes.plot(*zip(*sorted(own), strict=True), "o-", label=f"{prior}, ours")
+        off = [2 * _spread(mine, v) for v in sorted({r["value"] for r in mine})]
+        if any(off):
+            axes.errorbar(*zip(*own, strict=True), yerr=off, fmt="none", capsize=2)
         other = axes.twinx()
         other.plot(
             *zip(*sorted(theirs), strict=True),
@@ -177,6 +199,16 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
         for kind in ("png", "svg"):
             plots.save(figure, folder / f"sweep-{name}.{kind}", dpi=120)
         pyplot.close(figure)
+
+
+def _spread(rows: Sequence[dict[str, Any]], value: float) -> float:
+    """Standard deviation over seeds of the mean over clips, dB; 0 for one seed."""
+    by: dict[Any, list[float]] = {}
+    for r in rows:
+        if r["value"] == value:
+            by.setdefault(r.get("seed"), []).append(r["psnr_db"])
+    means = [np.mean(found) for found in by.values()]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
 
 
 def _mean(rows: Sequence[dict[str, Any]], value: float, key: str) -> tuple[float, float]:
