@@ -14,7 +14,7 @@ from test_perceptual import weights  # noqa: F401  (a fixture)
 from test_train_gauss import texture, write
 
 from gvcc.errors import ConfigError
-from gvcc.pictures import enlarge
+from gvcc.pictures import base, enlarge
 from gvcc.priors import nano
 from gvcc.priors.restorer import Restorer, RestorerShape
 from gvcc.train import critic, loop, packed, pairs, restorer, runs
@@ -54,6 +54,19 @@ def test_a_pair_is_a_clip_and_its_base(codec: str) -> None:
     assert made.enlarged.shape == made.clip.shape
     off = np.square(made.enlarged.astype(float) - made.clip).mean()
     assert 0 < off < np.square(made.clip - made.clip.mean()).mean()
+
+
+def test_quantisers_of_pairs_are_those_that_bases_have() -> None:
+    """In the codecs' own units, AV1's index and VVC's QP, whatever an index of quality counts."""
+    unit = {"av1": 1, "vvc": 4}
+    found = {
+        key: tuple(base.codec(key[0]).told(i) // unit[key[0]] for i in ends)
+        for key, ends in pairs._RANGES.items()
+    }
+    assert found == {
+        ("av1", 1): (120, 255), ("av1", 2): (60, 240), ("av1", 4): (20, 190),
+        ("vvc", 1): (26, 51), ("vvc", 2): (18, 44), ("vvc", 4): (13, 36),
+    }  # fmt: skip
 
 
 def test_packed_pairs_are_nearly_the_same(tmp_path: Path) -> None:

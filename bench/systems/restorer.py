@@ -31,6 +31,7 @@ from gvcc.format import texture
 from gvcc.format.base import SIZES, BaseRecord
 from gvcc.metrics import metrics, perceptual
 from gvcc.pictures import base, enlarge
+from gvcc.pictures.basecodecs import PARTS
 from gvcc.priors import restorers
 from gvcc.priors.texture import lost
 from gvcc.search.textures import lacking
@@ -39,8 +40,9 @@ from gvcc.train.dataset import Dataset
 FRAMES, SIDE, EVERY = 17, 256, 8
 SEED = 97  # of the pictures
 INDICES = {  # of quality: from where a base is nearly the clip to the coarsest that one would show
-    ("vvc", 1): (8 * 30, 8 * 36, 8 * 41, 8 * 46, 8 * 51),
-    ("vvc", 2): (8 * 22, 8 * 29, 8 * 36, 8 * 43), ("vvc", 4): (8 * 16, 8 * 24, 8 * 33),
+    ("vvc", 1): (30 * PARTS, 36 * PARTS, 41 * PARTS, 46 * PARTS, 51 * PARTS),
+    ("vvc", 2): (22 * PARTS, 29 * PARTS, 36 * PARTS, 43 * PARTS),
+    ("vvc", 4): (16 * PARTS, 24 * PARTS, 33 * PARTS),
     ("av1", 1): (4 * 150, 4 * 200, 4 * 250), ("av1", 2): (4 * 90, 4 * 160, 4 * 235),
     ("av1", 4): (4 * 60, 4 * 160),
 }  # fmt: skip

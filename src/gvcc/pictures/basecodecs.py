@@ -29,7 +29,8 @@ Planes = NDArray[np.uint16]
 # VVC's splits in two and three, between pictures: one more than in preset medium, as in slow. For a
 # sixth of the time it has much of what slow gains (bench/systems/base_depth.py).
 DEPTH = 2
-_PARTS, _REST = 32, 3  # of VVC's QP; how many times more the pictures between change than all would
+PARTS = 32  # of VVC's QP, that an index of quality counts
+_REST = 3  # times more the pictures between change than all would
 _SHORT = 64  # pictures of a group that is coded by two threads
 _SEQUENCE = 1  # OBU types, and those that no picture needs
 _DELIMITER, _METADATA, _PADDING = 2, 5, 15
@@ -209,9 +210,9 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[in
     # draw: the first two pictures, most of the bytes, may take some percent more or less. What is
     # left of the index goes into the pictures between them, which changes them alone, and by as
     # much more as they are less of the stream.
-    key = round(index / _PARTS * 4) / 4
+    key = round(index / PARTS * 4) / 4
     qp = round(key)
-    weight, between = (2 ** (x / 2) for x in (key - qp, key - qp + (index / _PARTS - key) * _REST))
+    weight, between = (2 ** (x / 2) for x in (key - qp, key - qp + (index / PARTS - key) * _REST))
     params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={weight:.4f}" + f" {between:.4f}" * 6
     if preset == "medium":  # a scout is to be fast
         params += f":MaxMTTDepth={DEPTH}"
@@ -237,9 +238,9 @@ _ALL = (
         decoder="libdav1d",
     ),
     BaseCodec(
-        name="vvc", finest=12 * _PARTS, coarsest=63 * _PARTS, slope=0.16 / _PARTS,
-        rough=53 * _PARTS, start=40 * _PARTS, scout="faster", scout_ratio=1.2, preset="medium",
-        told=lambda i: round(4 * i / _PARTS), asked=lambda q: q * _PARTS // 4, write=_vvc_write,
+        name="vvc", finest=12 * PARTS, coarsest=63 * PARTS, slope=0.16 / PARTS,
+        rough=53 * PARTS, start=40 * PARTS, scout="faster", scout_ratio=1.2, preset="medium",
+        told=lambda i: round(4 * i / PARTS), asked=lambda q: q * PARTS // 4, write=_vvc_write,
         sets=_vvc_sets, parts=_vvc_parts, decoder="vvc",
     ),
 )  # fmt: skip

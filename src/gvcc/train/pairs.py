@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcc.pictures import base, enlarge
+from gvcc.pictures.basecodecs import PARTS
 from gvcc.train.dataset import Dataset
 from gvcc.train.kept import Arrays, Counts, kept, load
 from gvcc.train.loop import Progress
@@ -22,7 +23,8 @@ FRAMES, SIDE = 17, 256
 # Indices of quality, finest and coarsest, by codec and size: some .004 to .25 bits per pixel.
 _RANGES = {
     ("av1", 1): (4 * 120, 4 * 265), ("av1", 2): (4 * 60, 4 * 240), ("av1", 4): (4 * 20, 4 * 190),
-    ("vvc", 1): (8 * 26, 8 * 51), ("vvc", 2): (8 * 18, 8 * 44), ("vvc", 4): (8 * 13, 8 * 36),
+    ("vvc", 1): (26 * PARTS, 51 * PARTS), ("vvc", 2): (18 * PARTS, 44 * PARTS),
+    ("vvc", 4): (13 * PARTS, 36 * PARTS),
 }  # fmt: skip
 _PRESETS = {"av1": "8", "vvc": "fast"}
 
