@@ -96,7 +96,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "fade": {"overlap": 2, "steps": 6},
     "blend": {"mode": "overlap", "alignment": "blend", "steps": 6},
     "pin": {"mode": "overlap", "alignment": "pin", "steps": 6},
-    "paper": {"preset": "paper", "codebook": 32, "atoms": 3, "steps": 6},
+    **{f"paper {stream}": {"preset": "paper", "codebook": 32, "atoms": 3, "steps": 6,
+                           "codebook_stream": stream} for stream in ("torch", "counter")},
     "free-gvc": {"preset": "free-gvc"}, "quality": {"quality": "psnr:20"},
     "rcc": {"coder": "rcc", "codebook": 64},
     "rcc blend": {"coder": "rcc", "codebook": 64, "mode": "overlap", "alignment": "blend"},
@@ -159,7 +160,10 @@ def test_evaluations_follow_the_prior(
             (cell,) = cells.run(dataclasses.replace(job, device=at))
             rows = sweep.run([source], ["M"], prior, tmp_path / at, sweep.Base(2, 4, 5))
         assert cell.cell["status"] == "ok", cell.cell
-        found[at] = one, cell.stream, cell.cell["metrics"], rows
+        # The atoms of preset paper are others on a GPU (--codebook-stream).
+        del one["psnr_db"]
+        sizes = [(r["value"], r["bytes"], r["published_bits_per_pixel"]) for r in rows]
+        found[at] = one, cell.stream, cell.cell["metrics"], sizes
     assert found[AT] == found["cpu"]
 
 

@@ -71,7 +71,10 @@ class CounterGaussian(Gaussian):
         def make(first: int) -> Tensor:
             return atoms(key, first, min(each, self.size - first), self.dim, self.device)
 
-        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if self.device.type != "cpu":
+            yield from ((first, make(first)) for first in range(0, self.size, each))
+            return
+        workers = torch.get_num_threads()
         with ThreadPoolExecutor(workers) as pool:
             making = deque[tuple[int, Future[Tensor]]]()
             for first in range(0, self.size, each):

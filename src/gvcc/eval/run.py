@@ -33,7 +33,8 @@ from gvcc.files import write
 from gvcc.metrics import inception, perceptual
 from gvcc.priors import devices
 
-BD_METRICS = ("psnr_rgb_db", "ms_ssim", "vmaf", "vmaf_neg", "lpips_alex", "lpips_vgg", "dists")
+BD_METRICS = ("psnr_rgb_db", "ms_ssim", "vmaf", "vmaf_neg", "lpips_alex", "lpips_vgg", "dists",
+              "tof")  # fmt: skip
 QUICK_RATES, FULL_RATES = (0.02, 0.05, 0.1), (0.01, 0.02, 0.05, 0.1, 0.2)
 _QUICK = ("psnr_rgb_db", "psnr_yuv_db", "ms_ssim", "vmaf", "vmaf_neg", "tof", "temporal_error",
           "lpips_alex", "dists")  # fmt: skip
