@@ -257,7 +257,29 @@ def base_depth() -> str:
     )
 
 
+def marginals() -> str:
+    d = load("systems/marginals")
+    left = [[r["rule"], r["g"], r["steps"], r["shift"], f"{r['ratio']:.3f}"]
+            for r in d["left_over"]]  # fmt: skip
+    of = [[r["rule"], r["g"], r["steps"], r["v"], f"{r['ratio']:.3f}"] for r in d["gaussian"]]
+    nano = [[r["rule"], r["g"], f"{r['power'][-1]:.3f}", f"{r['p']:.3f}"] for r in d["nano"]]
+    return (
+        "## Laws of stochastic steps\n\ndocs/theory.md; g is g_scale, the last "
+        f"{d['tail']} steps are ODE (bench/systems/marginals.py). One known picture, its denoiser "
+        "exact: deviation of the noise after the coded steps over what it should be.\n\n"
+        + table(["rule", "g", "steps", "shift", "ratio"], left)
+        + "\n\nGaussian source of variance v, its denoiser exact, shift 3: variance of the result "
+        "over v.\n\n"
+        + table(["rule", "g", "steps", "v", "ratio"], of)
+        + f"\n\nLatents of nano, {d['samples']} of {d['shape']} each, {d['steps']} steps: mean "
+        "square at the end, and p of a permutation test of energy distance (means and log "
+        "variances by channel) against the ODE's.\n\n"
+        + table(["rule", "g", "mean square", "p"], nano)
+    )
+
+
 SECTIONS = {
+    marginals: {"marginals"},
     restorer_speed: {"restorer_speed"},
     base_depth: {"base_depth"},
     restorer: {"restorer"},
