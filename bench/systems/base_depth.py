@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.common import CLIPS, clip, save
 from gvcc.metrics import metrics
-from gvcc.pictures import base, basecodecs, stillcodecs, stills
+from gvcc.pictures import base, basecodecs, stills
 from gvcc.records import Video
 
 QP = {"akiyo_cif": 32, "davis_blackswan": 39, "davis_bmx-trees": 39, "davis_dog": 39,
       "vid4_calendar": 40}  # fmt: skip
 WAYS = {
-    "medium": ("medium", ""),
-    "depth": ("medium", ":MaxMTTDepth=2"),
-    "depth, also of keyframes": ("medium", ":MaxMTTDepth=2:MaxMTTDepthI=3"),
-    "merge and AMVR": ("medium", ":FastMrg=2:AMVR=1"),
-    "slow": ("slow", ""),
+    "medium": ("medium", "poc0idr=1"),  # what is set anyway
+    "depth": ("medium", "MaxMTTDepth=2"),
+    "depth, also of keyframes": ("medium", "MaxMTTDepth=2:MaxMTTDepthI=3"),
+    "merge and AMVR": ("medium", "FastMrg=2:AMVR=1"),
+    "slow": ("slow", "poc0idr=1"),
 }
 
 
@@ -39,16 +39,8 @@ def measured(video: Video, spool: basecodecs.Spool, way: str, qp: int) -> list[f
     """Bytes, seconds, PSNR and VMAF of one encode."""
     preset, more = WAYS[way]
     begin = time.perf_counter()
-    stream = stillcodecs.run(
-        [*stillcodecs.RAW_10, "-video_size", f"{spool.width}x{spool.height}",
-         "-framerate", str(video.fps)],
-        ["-c:v", "libvvenc", "-preset", preset, "-qp", str(qp), "-qpa", "0", "-period", "10000",
-         "-threads", "2", "-vvenc-params", "accessunitdelimiter=0:poc0idr=1" + more, "-f", "vvc"],
-        spool.path,
-    )  # fmt: skip
+    kept = basecodecs.vvc_stream(basecodecs.vvc_units(spool, video.fps, preset, qp, more))
     seconds = time.perf_counter() - begin
-    units = [u for u in stillcodecs.nal_units(stream) if u[1] >> 3 not in (20, 23, 24)]
-    kept = b"".join(basecodecs.varint(len(u)) + u for u in units)
     n, h, w, _ = video.frames.shape
     planes = basecodecs.decode(base.codec("vvc"), None, kept, spool.height, spool.width, n)
     shown = np.stack([stills.to_rgb(p, 10)[:h, :w] for p in planes])

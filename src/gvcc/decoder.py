@@ -255,11 +255,12 @@ class Decoder:
                 raise ConfigError(f"GOP {i} has no base")
             if header.bases:
                 self._fits(g)
-            calls = len(times(header, *stops(record, self._stop))) - 1
+            taken = stops(record, self._stop)
+            calls = len(times(header, *taken)) - 1
             latent, given = decode_record(
                 session, i, record, before, lambda step, _: tell(step + 1), self._stop
             )
-            early = self._stop is not None and self._stop < track.coded_steps(record)
+            early = taken != (record.stop, record.fraction)
             self.stopped |= early
         except FormatError as e:
             first = g.start + g.skip + shown

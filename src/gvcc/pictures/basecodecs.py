@@ -27,7 +27,7 @@ from gvcc.pictures.stillcodecs import Unpackable
 
 Planes = NDArray[np.uint16]
 # VVC's splits in two and three, between pictures: one more than in preset medium, as in slow. For a
-# sixth of the time it has much of what slow gains (bench/systems/base_depth.py).
+# sixth of the time that slow adds it has a third of what slow gains (bench/systems/base_depth.py).
 DEPTH = 2
 PARTS = 32  # of VVC's QP, that an index of quality counts
 _REST = 3  # times more the pictures between change than all would
@@ -213,21 +213,33 @@ def _vvc_write(spool: Spool, fps: Fraction, preset: str, index: int) -> tuple[in
     key = round(index / PARTS * 4) / 4
     qp = round(key)
     weight, between = (2 ** (x / 2) for x in (key - qp, key - qp + (index / PARTS - key) * _REST))
-    params = f"accessunitdelimiter=0:poc0idr=1:LambdaModifier={weight:.4f}" + f" {between:.4f}" * 6
+    params = f"LambdaModifier={weight:.4f}" + f" {between:.4f}" * 6
     if preset == "medium":  # a scout is to be fast
         params += f":MaxMTTDepth={DEPTH}"
+    units = vvc_units(spool, fps, preset, qp, params)
+    sets = [u for u in units if u[1] >> 3 in _VVC_SETS]
+    number = basesets.vvc_number(sets, spool.height, spool.width)
+    if number is not None:
+        units = [u for u in units if u[1] >> 3 not in _VVC_SETS]
+    return number, vvc_stream(units)
+
+
+def vvc_units(spool: Spool, fps: Fraction, preset: str, qp: int, params: str) -> list[bytes]:
+    """The NAL units of spooled pictures that a decoder needs, its sets among them, by a preset of
+    libvvenc at a QP with further parameters, "NAME=VALUE:...". Raises Unpackable."""
     size, threads = f"{spool.width}x{spool.height}", min(4, os.cpu_count() or 1)
+    params = f"accessunitdelimiter=0:poc0idr=1:{params}"
     stream = stillcodecs.run(
         [*stillcodecs.RAW_10, "-video_size", size, "-framerate", str(fps)],
         ["-c:v", "libvvenc", "-preset", preset, "-qp", str(qp), "-qpa", "0", "-period", "10000",
          "-threads", str(threads), "-vvenc-params", params, "-f", "vvc"], spool.path,
     )  # fmt: skip
-    units = [u for u in stillcodecs.nal_units(stream) if u[1] >> 3 not in _VVC_IGNORED]
-    sets = [u for u in units if u[1] >> 3 in _VVC_SETS]
-    number = basesets.vvc_number(sets, spool.height, spool.width)
-    if number is not None:
-        units = [u for u in units if u[1] >> 3 not in _VVC_SETS]
-    return number, b"".join(varint(len(u)) + u for u in units)
+    return [u for u in stillcodecs.nal_units(stream) if u[1] >> 3 not in _VVC_IGNORED]
+
+
+def vvc_stream(units: list[bytes]) -> bytes:
+    """NAL units as a base holds them."""
+    return b"".join(varint(len(u)) + u for u in units)
 
 
 _ALL = (

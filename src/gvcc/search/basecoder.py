@@ -144,17 +144,13 @@ class BaseCoder:
         """The first codec by which a base fits, at the largest size at which it is not very rough;
         None if none is so small. Raises Refused where the encoders take no such pictures."""
         refused: base.Refused | None = None
-        asked, meter, fps = False, self.meter, self.header.fps
-
-        def beside(made: BaseRecord) -> int:
-            return 0 if meter is None else len(meter.lost(made)) + _MORE
-
+        asked, fps = False, self.header.fps
         for name in self.codecs:
             best = None
             for size, spool in spools.items():
                 start = self.reached.get((name, size))
                 try:
-                    found = bases.fit(spool, name, size, fps, room, start, tell, beside)
+                    found = bases.fit(spool, name, size, fps, room, start, tell, self._beside)
                 except base.Refused as e:
                     refused = e
                     continue
@@ -166,6 +162,10 @@ class BaseCoder:
         if refused is not None and not asked:
             raise refused
         return None
+
+    def _beside(self, made: BaseRecord) -> int:
+        """Bytes of the texture that goes with a base of about this one's size."""
+        return 0 if self.meter is None else len(self.meter.lost(made)) + _MORE
 
     def _smallest(self, spools: dict[int, Spool]) -> BaseRecord:
         """The smallest base that there is. Raises Refused where the encoders take no such

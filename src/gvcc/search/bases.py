@@ -31,10 +31,15 @@ class Found:
     codec: BaseCodec
     sizes: dict[int, int]
 
+    def around(self, target: float) -> list[tuple[int, int]]:
+        """Indices that are neighbours among those tried, with `target` bytes between their sizes,
+        whichever is the larger."""
+        sizes = self.sizes
+        return [p for p in pairwise(sorted(sizes)) if len({sizes[q] > target for q in p}) == 2]
+
     def exhausted(self, target: float) -> bool:
         """Whether `target` bytes lie between those of two indices with none between them."""
-        between = pairwise(sorted(self.sizes))
-        return any(b == a + 1 and self.sizes[a] > target >= self.sizes[b] for a, b in between)
+        return any(b == a + 1 and self.sizes[a] > target for a, b in self.around(target))
 
     def next(self, target: float) -> int | None:
         """The next index to try for `target` bytes: on a line through the logarithms of two sizes
@@ -46,19 +51,19 @@ class Found:
         """
         codec, sizes = self.codec, self.sizes
         off = {q: math.log2(size / target) for q, size in sizes.items()}
-        around = sorted(off, key=lambda q: abs(off[q]))
-        at = around[0]
+        nearest = sorted(off, key=lambda q: abs(off[q]))
+        at = nearest[0]
         if sizes.get(codec.coarsest, 0) > target or sizes.get(codec.finest, target) < target:
             return None
-        pairs = [p for p in pairwise(sorted(off)) if (off[p[0]] > 0) != (off[p[1]] > 0)]
+        pairs = self.around(target)
         if inside := [p for p in pairs if p[1] - p[0] > 1]:
             low, high = min(inside, key=lambda p: min(abs(off[q]) for q in p))
             asked = round(low + (high - low) * off[low] / (off[low] - off[high]))
             return min(max(asked, low + 1), high - 1)
         if not pairs:
             slope = codec.slope
-            if len(around) > 1:  # not believed far beyond what was seen
-                own = (off[at] - off[around[1]]) / (around[1] - at)
+            if len(nearest) > 1:  # not believed far beyond what was seen
+                own = (off[at] - off[nearest[1]]) / (nearest[1] - at)
                 slope = min(max(own, slope / 3), 3 * slope)
             at += round(off[at] / slope)
         at = min(max(at, codec.finest), codec.coarsest)

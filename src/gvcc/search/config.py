@@ -97,17 +97,18 @@ class EncodeConfig:
     schedule: those after the stop). `g_scale` is that of preset `paper`. None means: as the preset
     or the prior has it; the mode of preset `default` is v2v where the prior has a restorer and
     nothing of TRAJECTORY is asked for. `mode`, `overlap`, `alignment` and `refresh` are those of
-    gop.plan; `cuts` starts a GOP at each scene cut (not in t2v), `residual` codes a residual where
-    a chain goes on. `reuse` calls the network at every so-many-th coded step only and keeps its
-    x0hat between: faster, and a little worse. In mode v2v `base` is the codec of the base ("av1",
-    "vvc", "auto": what is at hand), and `base_size` the part of each side that it is coded at ("1",
-    "2", "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's bytes
-    that its base gets: with less than 1 the generator goes on from it, on GOPs of its own length;
-    otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures better. In
-    mode auto a GOP with a base is one of the choices. `settings` are those of the prior that change
-    its output; `offload` keeps its network in the main memory, block by block on the device.
-    `device` is where the prior is loaded, a name as of devices.pick: a prior that is given stays
-    where it is.
+    gop.plan; `cuts` starts a GOP at each scene cut (not in t2v, nor by itself in preset `paper`).
+    `residual` is one of RESIDUALS: "coded" where a chain goes on, "published" (GVCC's own, in every
+    GOP of mode i2v) or "off". `reuse` calls the network at every so-many-th coded step only and
+    keeps its x0hat between: faster, and a little worse. In mode v2v `base` is the codec of the base
+    ("av1", "vvc", "auto": what is at hand), and `base_size` the part of each side that it is coded
+    at ("1", "2", "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's
+    bytes that its base gets: with less than 1 the generator goes on from it, on GOPs of its own
+    length; otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures
+    better. In mode auto a GOP with a base is one of the choices. `settings` are those of the prior
+    that change its output; `offload` keeps its network in the main memory, block by block on the
+    device. `device` is where the prior is loaded, a name as of devices.pick: a prior that is given
+    stays where it is.
     """
 
     preset: str = "default"
@@ -177,7 +178,7 @@ class EncodeConfig:
     ) -> Parameters:
         """The preset with this configuration's own settings put in, and with what follows from the
         prior, the clip's height and the kind of the prior's device: the mode, if the preset's own
-        is none of the prior's, M and M_tail as published for 1080p, and the codebook's stream.
+        is none of the prior's, M as published for 1080p, and the codebook's stream.
         ConfigError if anything is out of range."""
         self.target(1, 1, 1, Fraction(1))
         config = self
@@ -194,10 +195,8 @@ class EncodeConfig:
                 config = dataclasses.replace(config, mode=spec.modes[0])
         chosen = any(v is not None for v in (self.atoms, self.bpp, self.kbps, self.size))
         if self.preset == "paper" and height > 720 and not chosen:
-            p = config.resolved()
-            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, p.codebook_size))
-            if p.mode in ("i2v", "auto"):
-                config = dataclasses.replace(config, tail_atoms=p.tail_atoms)
+            most = config.resolved().codebook_size
+            config = dataclasses.replace(config, atoms=min(PAPER_ATOMS_1080, most))
         return _resolved(config)
 
 

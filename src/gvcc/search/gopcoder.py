@@ -88,7 +88,7 @@ class GopCoder:
         if stop.step + (stop.fraction > 0) < coded.deepest:
             observe(header.steps - 1, len(symbols))  # whatever it took, this GOP is done
         if header.plain_residual:
-            correction = plain_residual.encode((x0 - x)[:, -1:]) if g.mode == "i2v" else b""
+            correction = plain_residual.encode((x0 - x)[:, -1:])
         else:
             size = bitstream.gop_size(record)
             left = self.pacer.residual_room(g, grant.record, size, len(symbols))
