@@ -326,6 +326,7 @@ _FLAGS = {
     "eval ab": {"folder", "--out", "--pairs", "--rate", "--seed"},
     "eval ab-report": {"answers", "--key", "--json"},
     "eval weights": {"--json"},
+    "eval adapters": {"--json"},
     "eval table6": {
         "--uvg", "--out", "--prior", "--rows", "--sequences", "--size", "--gops", "--true-colours",
         "--offload", "--device", "--json",

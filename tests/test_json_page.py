@@ -322,3 +322,9 @@ def test_types_are_read_as_written() -> None:
 def test_eval_weights(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "fetch", lambda _: dict(fetching.EXPECTED))
     check("eval weights", [printed("eval", "weights", "--json")])
+
+
+def test_eval_adapters(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GVCC_DCVC_RT", raising=False)
+    monkeypatch.setenv("GVCC_GLC", "/none")
+    check("eval adapters", [printed("eval", "adapters", "--json")])

@@ -296,3 +296,24 @@ def weights(as_json: Json = False) -> None:
         "by --quality lpips:... and dists:...")  # fmt: skip
     for name, value in found.items():
         say(f"{name} of the built-in pictures: {value:.4f}, as by the authors' package")
+
+
+@app.command("adapters")
+def ready_adapters(as_json: Json = False) -> None:
+    """List the codecs of others that are ready to be measured, and whether their checkouts are
+    where the environment variables say. `--codecs NAME` then measures one."""
+    from gvcc.eval import external
+
+    found = external.ready()
+    if as_json:
+        rows = [{"name": n, "variable": a.home, "folder": a.at or None,
+                 "found": Path(a.at or "?").is_dir(), "needs": a.about,
+                 "qualities": list(a.qualities), "counted": a.counted}
+                for n, a in found.items()]  # fmt: skip
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return
+    for name, a in found.items():
+        there = Path(a.at or "?").is_dir()
+        state = f"found at {a.at}" if there else f"not found: set ${a.home} to {a.about}"
+        size = "bits as its own code counts them" if a.counted else "bytes of its stream"
+        out.print(f"{name}: {state}; size: {size}", soft_wrap=True, markup=False, highlight=False)

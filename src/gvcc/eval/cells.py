@@ -132,7 +132,7 @@ class Job:
             return [identity.codec(asked.prior), *identity.weights(asked)]
         if codec := baselines.find(self.codec):
             return [codec.command, codec.shown(0, 0), identity.code("gvcc.eval.baselines")]
-        adapter = external.load(self.adapters or "")[self.codec]
+        adapter = external.find(self.codec, self.adapters)
         files = identity.programs(adapter.encode, adapter.decode)
         return [dataclasses.asdict(adapter), files, identity.code("gvcc.eval.external")]
 
@@ -188,9 +188,10 @@ def check(text: str, adapters: str | None) -> None:
         if asked.prior.partition(":")[0] not in priors.NAMES:
             raise unknown("prior", asked.prior, priors.NAMES)
     elif baselines.find(text) is None:
-        names = external.load(adapters) if adapters else {}
+        names = external.known(adapters)
         if text not in names:
             raise unknown("codec", text, ["gvcc:PRESET", *baselines.families(), *names])
+        external.find(text, adapters)
 
 
 def command(job: Job) -> str:
@@ -207,7 +208,7 @@ def command(job: Job) -> str:
     if found := baselines.find(job.codec):
         back = f"; decoded: -vf {found.shown(0, 0)}" if found.shrink > 1 or found.sharpen else ""
         return f"ffmpeg -v error {found.command}{back}".replace("scale=0:0", "scale=WIDTH:HEIGHT")
-    adapter = external.load(job.adapters or "")[job.codec]
+    adapter = external.find(job.codec, job.adapters)
     return f"{adapter.encode}; {adapter.decode}"
 
 
@@ -296,7 +297,7 @@ def _coder(job: Job, video: Video) -> Coder:
         return Coded(found, video.frames, video.fps)
     if job.codec.startswith("gvcc:"):
         return _Own(job, video)
-    return external.Coded(external.load(job.adapters or "")[job.codec], video)
+    return external.Coded(external.find(job.codec, job.adapters), video)
 
 
 def _measured(job: Job, rate: float, video: Video, coder: Coder) -> Made:

@@ -7,33 +7,41 @@ An adapter is a table of a TOML file:
     decode = "python dec.py -i {coded} -o {decoded}"
     qualities = [0, 21, 42, 63]
     pixels = "yuv420p"      # of {source} and {decoded}: raw frames in ffmpeg's pixel format
+    home = "MY_CHECKOUT"    # optional: {home} is what this environment variable holds
+    about = "what is to be there"
+    counted = true          # optional: {coded} is text, the number of bits, and no stream
 
-{frames} and {fps} may be used too. The size is that of {coded}, a file or a folder. Of all
-qualities the one whose size is nearest to the target is taken.
+{frames}, {fps} and {python} (this one) may be used too. The size is that of {coded}, a file or a
+folder. Of all qualities the one whose size is nearest to the target is taken. The files in
+`adapters` are ready for codecs of others; `ready` lists them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gvcc.errors import ConfigError, MediaError
-from gvcc.eval import baselines
+from gvcc.eval import baselines, checkout
 from gvcc.eval.baselines import BASELINES, FLAGS, Encoded, ffmpeg
 from gvcc.records import Pictures, Video
 
+_RGB = "rgb24"  # taken as it is: full range, no matrix
 _LONGEST = 24 * 3600  # seconds of one command
 Raw = tuple[int, int, str, str]
 
@@ -46,6 +54,14 @@ class Adapter:
     decode: str
     qualities: tuple[float, ...]
     pixels: str = "yuv420p"
+    home: str = ""
+    about: str = ""
+    counted: bool = False
+
+    @property
+    def at(self) -> str:
+        """Where the codec's files are, "" if that is not said."""
+        return os.environ.get(self.home, "") if self.home else ""
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be run."""
@@ -53,8 +69,12 @@ class Adapter:
             raise ValueError("qualities: expected a list of numbers")
         if not all(isinstance(t, str) for t in (self.encode, self.decode, self.pixels)):
             raise ValueError("encode, decode and pixels: expected text")
+        if not all(isinstance(t, str) for t in (self.home, self.about)):
+            raise ValueError("home and about: expected text")
+        if not isinstance(self.counted, bool):
+            raise ValueError("counted: expected true or false")
         given = dict.fromkeys(("frames", "height", "width", "fps"), 1)
-        paths = dict.fromkeys(("source", "coded", "decoded"), Path("a"))
+        paths = dict.fromkeys(("source", "coded", "decoded", "home", "python"), Path("a"))
         for command in (self.encode, self.decode):
             if not arguments(command, quality=self.qualities[0], **given, **paths):
                 raise ValueError("a command is empty")
@@ -66,6 +86,27 @@ def arguments(command: str, **fields: Any) -> list[str]:
         return [word.format(**fields) for word in shlex.split(command)]
     except (KeyError, IndexError, AttributeError) as e:
         raise ValueError(f"{command!r}: fields are {', '.join(fields)}, not {e}") from None
+
+
+def ready() -> dict[str, Adapter]:
+    """The adapters that come with gvcc, by name."""
+    files = resources.files("gvcc.eval") / "adapters"
+    texts = {f.name: f.read_text("utf-8") for f in files.iterdir() if f.name.endswith(".toml")}
+    return {n: _adapter(n, t) for f in sorted(texts) for n, t in tomllib.loads(texts[f]).items()}
+
+
+def known(path: str | None) -> dict[str, Adapter]:
+    """The ready adapters and those in a TOML file, which count more."""
+    return ready() | (load(path) if path else {})
+
+
+def find(name: str, path: str | None) -> Adapter:
+    """An adapter that can be run; ConfigError where its checkout is not there."""
+    adapter = known(path)[name]
+    if adapter.home and not Path(adapter.at or "?").is_dir():
+        where = f"is {adapter.at!r}, no folder" if adapter.at else "is not set"
+        raise ConfigError(f"{name}: ${adapter.home} {where}; it names {adapter.about}")
+    return adapter
 
 
 def load(path: str) -> dict[str, Adapter]:
@@ -81,15 +122,15 @@ def load(path: str) -> dict[str, Adapter]:
 
 def _adapter(name: str, table: Any) -> Adapter:
     """ValueError for what is none."""
-    known = [f.name for f in dataclasses.fields(Adapter)]
+    fields = [f.name for f in dataclasses.fields(Adapter)]
     if re.split("[:@+]", name)[0] in (*BASELINES, "gvcc"):
         raise ValueError(f"[{name}] is the name of another codec")
     if not isinstance(table, dict):
         raise ValueError(f"{name} is no table")
     for field in table:
-        if field not in known:
-            raise ValueError(f"[{name}] has {field!r}; known are {', '.join(known)}")
-    for field in known[:3]:
+        if field not in fields:
+            raise ValueError(f"[{name}] has {field!r}; known are {', '.join(fields)}")
+    for field in fields[:3]:
         if field not in table:
             raise ValueError(f"[{name}] lacks {field!r}")
     if not isinstance(table["qualities"], list):
@@ -108,7 +149,7 @@ class Coded:
         t, h, w, _ = video.frames.shape
         self._about = {"frames": t, "height": h, "width": w, "fps": float(video.fps),
                        "source": self._path("source.yuv"), "decoded": self._path("decoded.yuv"),
-                       }  # fmt: skip
+                       "home": adapter.at, "python": sys.executable}  # fmt: skip
 
     def _path(self, name: str) -> Path:
         return Path(self._work.name) / name
@@ -126,15 +167,18 @@ class Coded:
             raise MediaError(f"{words[0]} ended with {run.returncode}: {said[-1]}")
 
     def __call__(self, rate: float) -> Encoded:
-        """The clip at so many bits per pixel. The stream of a codec that writes a folder is not
-        kept."""
+        """The clip at so many bits per pixel. The stream of a codec that writes a folder, or that
+        decodes only while it encodes, is not kept."""
         if not self.sizes:
             self._prepare()
         target = rate * math.prod(self.video.frames.shape[:3]) / 8
         best = baselines.nearest(self.sizes, target)
-        about = {"quality": self.adapter.qualities[best], "size_rule": "bytes of the coded files"}
+        rule = ("bits as the codec's own code counts them, in bytes; it writes no stream"
+                if self.adapter.counted else "bytes of the coded files")  # fmt: skip
+        about = {"quality": self.adapter.qualities[best], "size_rule": rule}
         coded = self._path(f"coded{best}")
-        stream = coded.read_bytes() if coded.is_file() else b""
+        alone = coded.is_file() and not coded.with_name(coded.name + checkout.KEPT).exists()
+        stream = coded.read_bytes() if alone and not self.adapter.counted else b""
         return Encoded(
             self.sizes[best], about, lambda: self._decoded(best), self.seconds[best], stream
         )
@@ -147,10 +191,12 @@ class Coded:
 
     def _prepare(self) -> None:
         to_yuv = f"-vf scale=in_range=full:out_range=limited:out_color_matrix=bt709:{FLAGS}"
-        raw = ffmpeg(
-            f"{baselines.RAW_RGB} {to_yuv},format={self.adapter.pixels} -f rawvideo -",
-            self.video.frames.tobytes(), **baselines.fields(self.video.frames, self.video.fps),
-        )  # fmt: skip
+        raw = self.video.frames.tobytes()
+        if self.adapter.pixels != _RGB:
+            raw = ffmpeg(
+                f"{baselines.RAW_RGB} {to_yuv},format={self.adapter.pixels} -f rawvideo -", raw,
+                **baselines.fields(self.video.frames, self.video.fps),
+            )  # fmt: skip
         self._path("source.yuv").write_bytes(raw)
         sizes = {}
         for i, q in enumerate(self.adapter.qualities):
@@ -158,12 +204,23 @@ class Coded:
             begin = time.monotonic()
             self._run(self.adapter.encode, quality=q, coded=coded)
             self.seconds[i] = time.monotonic() - begin
+            if self.adapter.counted:
+                sizes[i] = self._counted(coded)
+                continue
             files = [coded] if coded.is_file() else [p for p in coded.rglob("*") if p.is_file()]
             size = sum(p.stat().st_size for p in files)
             if not size:
                 raise MediaError(f"the encoder left nothing at {coded.name}")
             sizes[i] = size
         self.sizes = sizes  # only whole: the next rate tries again what failed
+
+    def _counted(self, coded: Path) -> int:
+        """Bytes of the bits that stand in the file."""
+        try:
+            bits = int(coded.read_text())
+        except (OSError, ValueError):
+            raise MediaError(f"the encoder left no number of bits at {coded.name}") from None
+        return max(1, (bits + 7) // 8)
 
     def _decoded(self, index: int) -> Pictures:
         self._path("decoded.yuv").unlink(missing_ok=True)
@@ -180,14 +237,15 @@ class Coded:
 
 
 def read_raw(path: Path, raw: Raw, frames: int | None) -> Video:
-    """Frames of a file of raw YUV (limited range, BT.709), RGB; MediaError if it has too few."""
+    """Frames of a file of raw YUV (limited range, BT.709) or rgb24, as RGB; MediaError if it has
+    too few."""
     width, height, pixels, fps = raw
     count = "" if frames is None else f"-frames:v {frames}"
     try:
         data = path.read_bytes() if frames is None else _head(path, width, height, frames)
     except OSError as e:
         raise MediaError(f"{path}: {e.strerror}") from None
-    out = ffmpeg(
+    out = data if pixels == _RGB and frames is None else ffmpeg(
         f"-f rawvideo -pix_fmt {pixels} -video_size {width}x{height} -framerate {fps} -i - "
         f"{count} -fps_mode passthrough {baselines.TO_RGB} -f rawvideo -", data,
     )  # fmt: skip
