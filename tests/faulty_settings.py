@@ -47,7 +47,7 @@ def faulty() -> dict[str, tuple[str, str, bytes]]:
                       patched(wide, extras, b"\0", 3)),
         "square-pixels": ("version 4 for square pixels", c, patched(wide, extras + 1, b"\1\1")),
         "reserved-extras": ("reserved bit of the extras", "Unsupported",
-                            patched(wide, extras, b"\x21")),
+                            patched(wide, extras, b"\x41")),
         "unreduced-aspect": ("pixels of 16:14", c, patched(wide, extras + 2, b"\x0e")),
         "narrow-pixels": ("pixels of 1:257", c, rebuilt(tall, pixel_aspect=Fraction(1, 257))),
         "many-settings": ("33 settings", large, rebuilt(base, settings=many)),

@@ -70,6 +70,7 @@ YOUNGER = {
     "pixel_aspect": "1",
     "base": False,
     "plain_residual": False,
+    "outside": False,
     "bases": False,
     "variances": [],
     "restorer": None,

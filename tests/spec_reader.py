@@ -66,10 +66,12 @@ class Part(Bytes):
         h["reuse"], h["settings"] = (self.varint(), self.settings()) if version > 2 else (1, ())
         need(version != 3 or h["reuse"] != 1 or h["settings"], "version 3 for nothing")
         extras = self.varint() if version > 3 else 0
-        need(extras < 32, "extras", "Unsupported")
+        need(extras < 64, "extras", "Unsupported")
         a, b = h["pixel_aspect"] = self.fraction() if extras & 1 else (1, 1)
         need(version < 4 or (a != b if extras & 1 else extras), "version 4 for nothing")
         h["bases"], h["plain_residual"] = extras & 2 > 0, extras & 16 > 0
+        h["outside"] = extras & 32 > 0
+        need(not h["outside"] or not h["overlap"] and not h["bases"], "pictures outside of GOPs")
         h["variances"] = list(self.blob()) if extras & 4 else []
         need(not extras & 4 or h["bases"] and 9 < len(h["variances"]) <= 1024, "variances")
         h["restorer"] = [self.name(), self.take(8).hex()] if extras & 8 else None
@@ -128,13 +130,15 @@ class Part(Bytes):
         }
         need(not layout & 8 or h["overlap"], "a cross-fade without overlap")
         g["fade"] = h["overlap"] if layout & 8 else 0
+        need(not h["outside"] or layout & 7 in (1, 2), "a picture outside")
+        g["outside"] = h["outside"]
         g["context"] = h["overlap"] if h["flags"] & 32 and g["first"] == "previous" else 1
-        skip = g["context"] * (layout & 3 > 1)
+        skip = 0 if h["outside"] else g["context"] * (layout & 3 > 1)
         end = before["start"] + before["frames"] if before else 0
         g["start"] = end - skip - g["fade"]
         need(skip + g["fade"] < g["frames"] <= h["gop"], "frames of a GOP")
         need(g["start"] + g["frames"] <= h["frames"], "frames of the clip")
-        need(before or g["start"] == 0 and not skip, "the first GOP")
+        need(before or g["start"] == 0 and layout & 3 < 2, "the first GOP")
         need(g["first"] != "shared" or before["last"], "a still that is not there")
         need(g["first"] != "previous" or before["frames"] >= skip, "pictures that are not there")
         need(h["alignment"] != "blend" or g["first"] == "none", "a condition and blend")
@@ -200,7 +204,8 @@ def latent_frames(place, stills, shared, stride):  # section 3.3: their number, 
     groups = -(-(place["frames"] - 1 - place["last"]) // stride)
     frames = 1 + groups + place["last"]
     given = {"none": False, "still": stills[:1] > (b"",), "previous": True, "shared": shared}
-    known = set(range((place["context"] - 1) // stride + 1) if given[place["first"]] else ())
+    fixed = given[place["first"]] and not place["outside"]
+    known = set(range((place["context"] - 1) // stride + 1) if fixed else ())
     return frames, known | {frames - 1} if place["last"] and stills[-1] else known
 
 

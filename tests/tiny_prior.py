@@ -50,6 +50,6 @@ def load(path: str = "rf", device: str = "cpu") -> GaussPrior:
     }
     name = "tiny" if path == "rf" else f"tiny-{path}"
     prior = GaussPrior(tensors, hashlib.sha256(name.encode()).digest()[:8], device)
-    prior.spec = dataclasses.replace(prior.spec, id=name, gop=GOP, path=path, knob=1.0)
+    prior.spec = dataclasses.replace(prior.spec, id=name, gop=GOP, path=path, knob=1.0, told=True)
     prior._path = flow.PATHS[path]
     return prior

@@ -43,6 +43,11 @@ VALID: dict[str, tuple[str, str, tuple[int, int, int], dict[str, Any], dict[str,
         "tiny", (16, 16, 20), dict(mode="i2v", preset="paper-short", gop=5, residual="published"),
         {},
     ),
+    "outside": (
+        "i2v as GVCC publishes it: references before their GOPs, all frames new, residuals plain",
+        "tiny", (16, 16, 20), dict(mode="i2v", preset="paper-short", gop=5, residual="published",
+                                   reference="before"), {},
+    ),
     "counter": (
         "gaussian codebook of 64 atoms from counters",
         "tiny", (9, 16, 20), dict(preset="paper-short", gop=5, codebook_stream="counter"), {},

@@ -3,7 +3,7 @@
 The whole evaluation clips, and all of them joined to one programme, at 96 px height, cropped to 120
 px width and to whole GOPs of 9 frames: prior nano, preset free-gvc, mode t2v, which has no
 condition, so that a GOP's qualities at several stops are exactly those of files at those stops.
-For each clip and metric:
+LPIPS and DISTS need `gvcc eval weights`. For each clip and metric:
 
 - goal: the mean quality at a middle stop, or what the worst GOP has at the deepest stop that was
   looked at, if that is less; a real file with that goal, and how near each GOP came to it;
@@ -45,7 +45,7 @@ from gvcc.search.config import EncodeConfig
 
 HEIGHT, WIDTH, GOP, FIRST = 96, 120, 9, 3
 STOPS, MIDDLE = (6, 8, 10, 12, 14, 16), 12
-MEASURED = ("psnr", "vmaf")
+MEASURED = ("psnr", "vmaf", "lpips", "dists")  # the last two are negated: higher is better
 PROGRAMME = "programme"
 
 
@@ -69,7 +69,7 @@ class Every:
         for name in MEASURED:
             found = quality.METRICS[name].measure(ref, out, fps)
             assert found is not None
-            self.last[name] = found
+            self.last[name] = quality.METRICS[name].sign * found
         return self.last["psnr"]
 
 
@@ -124,7 +124,8 @@ def towards(video: Video, metric: str, value: float, prior: Prior, coder: str) -
     encoder.reach = counted
     try:
         asked = EncodeConfig("free-gvc", coder=coder, mode="t2v", gop=GOP,
-                             quality=f"{metric}:{value}", audio=False)  # fmt: skip
+                             quality=f"{metric}:{quality.METRICS[metric].sign * value}",
+                             audio=False)  # fmt: skip
         parts = list(encoder.encode_parts(video, asked, prior))
     finally:
         encoder.reach = real
@@ -150,7 +151,8 @@ def towards(video: Video, metric: str, value: float, prior: Prior, coder: str) -
 def goal_of(swept: list[dict[str, Any]], metric: str) -> float:
     """A goal that every GOP can reach."""
     middle = np.mean([g["points"][STOPS.index(MIDDLE)][metric] for g in swept])
-    return math.floor(100 * min(middle, *(g["points"][-1][metric] for g in swept))) / 100
+    fine = 100 if metric in ("psnr", "vmaf") else 10000
+    return math.floor(fine * min(middle, *(g["points"][-1][metric] for g in swept))) / fine
 
 
 def judged(swept: list[dict[str, Any]], metric: str, made: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def plot(result: dict[str, Any], name: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7))
+    figure, axes = plt.subplots(len(MEASURED), 2, figsize=(11, 3.5 * len(MEASURED)))
     for m, metric in enumerate(MEASURED):
         made = result["files"].get(f"{PROGRAMME} {metric}")
         row = axes[m]

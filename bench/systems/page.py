@@ -278,7 +278,39 @@ def marginals() -> str:
     )
 
 
+def ablations() -> str:
+    d = load("systems/ablations")
+    shown = [("psnr_rgb_db", "PSNR, dB"), ("last_psnr_db", "PSNR of the last frame"),
+             ("lpips_alex", "LPIPS alex"), ("temporal_error", "temporal error"),
+             ("activity_ratio", "change, decoded / original")]  # fmt: skip
+    shown = [(m, label) for m, label in shown if all(m in r for r in d["rows"])]
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        low, high = row[f"{name}_interval"]
+        off, least, most = row[f"{name}_over_first"]
+        change = f"; {off:+.3f} [{least:+.3f}, {most:+.3f}]" * (off != 0)
+        return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]{change}"
+
+    rows = [
+        [r["group"], r["arm"], f"{r['bits_per_pixel']:.4f}", f"{r['published_bits_per_pixel']:.4f}",
+         *(cell(r, m) for m, _ in shown)]
+        for r in d["rows"]
+    ]  # fmt: skip
+    return (
+        f"## What each part brings\n\nPreset paper with few atoms, prior nano, {len(d['clips'])} "
+        f"evaluation clips at {d['height']} px height, {d['frames']} frames in GOPs of {d['gop']}, "
+        f"{d['seeds']} seeds (bench/systems/ablations.py): means with 95 % bootstrap intervals "
+        "over clips and seeds; after the semicolon the paired difference to the first arm of the "
+        "group. Bits per pixel of the file, and by the published count.\n\n"
+        + table(["group", "arm", "bits per pixel", "published count", *(n for _, n in shown)], rows)
+        + "\n\n![One frame of davis_blackswan over the stops of one file, preset free-gvc-paper, "
+        "prior nano](stops.jpg)\n\nThe same file, decoded to fewer of its steps "
+        "(bench/systems/stops_plot.py)."
+    )
+
+
 SECTIONS = {
+    ablations: {"ablations"},
     marginals: {"marginals"},
     restorer_speed: {"restorer_speed"},
     base_depth: {"base_depth"},

@@ -74,9 +74,10 @@ def control(name: str) -> str:
         "bytes", "bits_per_pixel", "variance", "variance_fixed_stop", "variance_ratio",
     )  # fmt: skip
     rows = [[*what.split(), *(j[k] for k in keys)] for what, j in d["judged"].items()]
+    measured = list(next(iter(d["surrogate"].values())))
     single = {m: [j for n, j in d["judged"].items()
                   if n.endswith(m) and not n.startswith("programme")]
-              for m in ("psnr", "vmaf")}  # fmt: skip
+              for m in measured}  # fmt: skip
     together = [
         [m, sum(j["within"] for j in of) / sum(j["after_third"] for j in of),
          sum(j["variance"] * j["gops"] for j in of)
@@ -86,7 +87,7 @@ def control(name: str) -> str:
     forms = list(next(iter(d["surrogate"].values()))["psnr"])
     left = [[n, m, *(e[f] for f in forms)] for n, of in d["surrogate"].items()
             for m, e in of.items()]  # fmt: skip
-    for m in ("psnr", "vmaf"):
+    for m in measured:
         of = [e[m] for e in d["surrogate"].values()]
         left.append(["mean", m, *(float(np.mean([e[f] for e in of])) for f in forms)])
     return (
@@ -95,7 +96,8 @@ def control(name: str) -> str:
         "whole (but for frames of no whole GOP); `programme` is all of them joined, so that it has "
         "scene changes. Real files with a goal. `variance` is that of the quality over GOPs; "
         "beside it that of a fixed stop at the same mean rate, interpolated between two stops; "
-        "`within` counts GOPs after the third (bench/systems/aqc.py).\n\n"
+        "`within` counts GOPs after the third; LPIPS and DISTS are negated "
+        "(bench/systems/aqc.py).\n\n"
         + table(["clip", "metric", *(k.replace("_", " ") for k in keys)], rows)
         + "\n\nAll clips, each with its own goal:\n\n"
         + table(["metric", "share within", "variance over that of fixed stops"], together)

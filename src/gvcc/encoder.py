@@ -106,6 +106,7 @@ class _Encoder:
         self.gops = list(plan.plan(
             clip.count, self.draft.gop, 1 if p.only_base else spec.stride[0], p.mode,
             overlap=self.draft.overlap, refresh=config.refresh, alignment=p.alignment,
+            outside=self.draft.outside,
             cuts=scenes.cuts(clip.pictures()) if cut else (),
         ))  # fmt: skip
         self.audio = clip.audio if self.draft.audio else None
@@ -276,6 +277,9 @@ def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None 
     coded = len(schedules.SCHEDULES[spec.schedule - 1]) if p.scheduled else 0
     if spec.modes and p.mode not in (*spec.modes, "v2v"):
         raise ConfigError(f"prior {spec.id} has no mode {p.mode}; it has {', '.join(spec.modes)}")
+    if config.reference == "before" and not spec.told:
+        raise ConfigError(f"prior {spec.id} knows a picture only as one of its own frames: a "
+                          "reference before the GOP is of no use to it")  # fmt: skip
     if config.stop is not None and config.stop > coded:
         raise ConfigError(f"stop is {config.stop}, expected 1 to {coded}")
     if p.only_base:  # not the generator's length: a keyframe costs what the mode gains
@@ -301,7 +305,7 @@ def _header(clip: Clip, p: Parameters, prior: Prior, restorer: Restoring | None 
         settings=spec.settings, pixel_aspect=clip.pixel_aspect, bases=p.has_bases,
         variances=spec.variances if p.has_bases and p.base_share < 1 else (),
         restorer=None if restorer is None else RestorerId(restorer.name, restorer.digest),
-        plain_residual=config.residual == "published",
+        plain_residual=config.residual == "published", outside=config.reference == "before",
     )  # fmt: skip
     try:
         header.check(Limits())

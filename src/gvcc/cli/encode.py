@@ -107,10 +107,15 @@ def encode(
     overlap: Annotated[int | None, _how(help="Frames that GOPs share (t2v, overlap).")] = None,
     refresh: Annotated[int, _how(help="A coded picture every so many GOPs (i2v, auto); 0: only "
         "where a scene starts.")] = 0,
+    still_bpp: Annotated[float | None, _how(help="Bits per pixel of each coded picture (i2v, "
+        "flf2v, auto); default: a quarter of a frame's share, 0.3 with M.")] = None,
     cuts: Annotated[bool | None, _how("--cuts/--no-cuts",
         help="Start a GOP at each scene cut; default: not in t2v and preset paper.")] = None,
     residual: Annotated[str, _how(help="Of the picture that the next GOP starts from: coded, "
         "published (GVCC's own, 8 bits a value, of every GOP), or off.")] = "coded",
+    reference: Annotated[str, _how(help="The picture that a GOP of mode i2v starts from is its "
+        "first frame too (shared), or the one before it, as GVCC publishes.",
+        metavar="shared|before")] = "shared",
     steps: Annotated[int | None, _how(help="Network calls per GOP.")] = None,
     ode_steps: Annotated[int | None, _trial(
         help="How many of them come after the coded ones, without symbols.")] = None,
@@ -119,8 +124,8 @@ def encode(
     guidance: Annotated[float | None, _model(
         help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
     setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
-        help="dtype=fp32, timesteps=bf16, attention=BACKEND, tile=256, quant=int8, compile=yes, "
-        "negative=TEXT; may be repeated.")] = None,
+        help="dtype=fp32, timesteps=bf16, levels=truncated, attention=BACKEND, tile=256, "
+        "quant=int8, compile=yes, negative=TEXT; may be repeated.")] = None,
     offload: Annotated[bool, _model("--offload", help=OFFLOAD)] = False,
     coder: Annotated[str | None, _trial(help="codebook, or rcc (reverse channel coding); default: "
         "as the preset has it.")] = None,
@@ -170,7 +175,8 @@ def encode(
                           tail_atoms=tail_atoms, codebook=codebook,
                           codebook_stream=codebook_stream, seed=seed, steps=steps,
                           ode_steps=ode_steps, gop=gop, overlap=overlap, alignment=alignment,
-                          refresh=refresh, cuts=cuts, residual=residual, knob=knob, audio=audio,
+                          refresh=refresh, still_bpp=still_bpp, cuts=cuts, residual=residual,
+                          reference=reference, knob=knob, audio=audio,
                           device=device, reuse=reuse, g_scale=g_scale, base=base,
                           base_size=base_size, base_share=base_share, restorer=restorer,
                           settings=settings, offload=offload)  # fmt: skip

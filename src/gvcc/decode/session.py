@@ -190,6 +190,7 @@ class Session:
                 None if first is None else pad(first, len(first), multiple),
                 None if last is None else pad(last[None], 1, multiple)[0],
                 None if base is None else base.soft,
+                gop.outside,
             ),
             self.shape(gop)[1],
         )

@@ -32,7 +32,7 @@ LAST, FADE, RESIDUAL, FRACTION, BASE = 4, 8, 16, 32, 64
 GOP, SOUND = 0x47, 0x41
 UNIT = 256  # shift and g_scale are multiples of 1/256
 KNOB_UNIT = 64
-ASPECT, BASES, VARIANCES, RESTORER, PLAIN_RESIDUAL = 1, 2, 4, 8, 16  # bits of version 4
+ASPECT, BASES, VARIANCES, RESTORER, PLAIN_RESIDUAL, OUTSIDE = 1, 2, 4, 8, 16, 32  # of version 4
 CHECKS = 4
 CHECK_UNIT = 16  # projections of the drift check are multiples of 1/16
 
@@ -98,11 +98,12 @@ class Header:
     variances: tuple[int, ...] = ()
     restorer: RestorerId | None = None
     plain_residual: bool = False
+    outside: bool = False
 
     @property
     def version(self) -> int:
         """The version of a file with this header."""
-        if self.pixel_aspect != 1 or self.bases or self.plain_residual:
+        if self.pixel_aspect != 1 or self.bases or self.plain_residual or self.outside:
             return 4
         return 3 if self.reuse > 1 or self.settings else 2
 
@@ -143,6 +144,8 @@ class Header:
                 raise Corrupt("a restorer that no base needs, or that has no proper name")
         if self.alignment == "pin" and not self.overlap:
             raise Corrupt("GOPs start from no frames of the one before")
+        if self.outside and (self.overlap or self.bases):
+            raise Corrupt("pictures outside of GOPs that overlap or have bases")
         if self.path != "rf" and self.rule != "posterior":
             raise Corrupt(f"step rule {self.rule} is not defined on path {self.path}")
         pixels = self.width * self.height
@@ -245,6 +248,7 @@ def _extension(h: Header) -> bytes:
     if h.version > 3:
         extras = ASPECT * (h.pixel_aspect != 1) | BASES * h.bases | VARIANCES * bool(h.variances)
         extras |= RESTORER * (h.restorer is not None) | PLAIN_RESIDUAL * h.plain_residual
+        extras |= OUTSIDE * h.outside
         out += varint(extras)
         if h.pixel_aspect != 1:
             out += b"".join(map(varint, h.pixel_aspect.as_integer_ratio()))

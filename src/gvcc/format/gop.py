@@ -5,7 +5,7 @@ Legend of `Gop.first`, where the picture comes from that conditions a GOP's firs
     none      no condition
     still     a picture coded in this GOP
     previous  the last decoded picture of the GOP before (or the last few, `Gop.context`); both
-              GOPs have those frames
+              GOPs have those frames, unless `Gop.outside`
     shared    the last still of the GOP before; both GOPs have that frame
 """
 
@@ -30,8 +30,9 @@ class Gop:
 
     `last`: the last frame is coded as a still too, which conditions this GOP and may condition the
     next. `fade`: so many frames at the start are in the GOP before as well, and are cross-faded.
-    `context`: how many pictures `first` = previous stands for. `base`: it has a base, and no
-    condition else.
+    `context`: how many pictures `first` = previous stands for. `outside`: the picture of `first` =
+    still or previous conditions the GOP and is none of its frames: all of them are coded. `base`:
+    it has a base, and no condition else.
     `chained`: the next GOP may start from the last decoded picture, so its quality counts more (the
     encoder's business; not in the file).
     """
@@ -43,6 +44,7 @@ class Gop:
     fade: int = 0
     context: int = 1
     base: bool = False
+    outside: bool = False
     chained: bool = field(default=False, compare=False)
 
     @property
@@ -52,6 +54,8 @@ class Gop:
     @property
     def skip(self) -> int:
         """Frames at the start that are not shown: the GOP before has shown them."""
+        if self.outside:
+            return 0
         return {"previous": self.context, "shared": 1}.get(self.first, 0)
 
     @property
@@ -85,7 +89,7 @@ class Gop:
 
     def known_frames(self, stride: int, alone: bool = True) -> int:
         """Latent frames that its pictures fix, if all of them are given."""
-        start = 0 if self.first == "none" else (max(1, self.skip) - 1) // stride + 1
+        start = 0 if self.first == "none" or self.outside else (max(1, self.skip) - 1) // stride + 1
         return start + (self.last and alone)
 
     def check(self, before: Gop | None, frames: int, gop: int, overlap: int) -> None:
@@ -96,7 +100,7 @@ class Gop:
         low = self.skip + self.fade + 1
         if not low <= self.frames <= gop or self.end > frames:
             raise Corrupt(f"a GOP of {self.frames} frames from {self.start} of {frames}")
-        if self.skip and before is None:
+        if self.first in ("previous", "shared") and before is None:
             raise Corrupt("the first GOP refers to one before it")
         if self.start != (0 if before is None else before.end - self.skip - self.fade):
             raise Corrupt(f"a GOP starts at frame {self.start}, not where the last one ended")
@@ -104,6 +108,8 @@ class Gop:
             raise Corrupt("a GOP shares a still that the GOP before does not have")
         if self.first == "previous" and before is not None and before.frames < self.context:
             raise Corrupt(f"a GOP starts from {self.context} frames of one of {before.frames}")
+        if self.outside and (self.last or self.first not in ("still", "previous")):
+            raise Corrupt("a picture outside of a GOP that it does not condition alone")
         if self.last and (self.first == "none" or self.frames < 2):
             raise Corrupt("a last still without a first picture")
         if self.fade:

@@ -32,6 +32,7 @@ from gvcc.format.bitstream import (  # fmt: skip
     MAGIC,
     MOST_SETTINGS,
     MULTISTEP,
+    OUTSIDE,
     PATHS,
     PIN,
     PLAIN_RESIDUAL,
@@ -81,7 +82,7 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
             raise Corrupt("version 3 for a header that says nothing new")
         return out
     extras = body.varint("extras")
-    if extras & ~(ASPECT | BASES | VARIANCES | RESTORER | PLAIN_RESIDUAL):
+    if extras & ~(ASPECT | BASES | VARIANCES | RESTORER | PLAIN_RESIDUAL | OUTSIDE):
         raise Unsupported(f"extras {extras:#x} are reserved")
     aspect = _fraction(body, "pixel aspect") if extras & ASPECT else Fraction(1)
     if aspect == 1 and (extras & ASPECT or not extras):
@@ -93,7 +94,8 @@ def _extension(body: Cursor, version: int) -> dict[str, Any]:
     if extras & RESTORER:
         restorer = RestorerId(body.text("restorer"), body.take(8, "the restorer's digest"))
     out |= {"pixel_aspect": aspect, "bases": bool(extras & BASES), "variances": variances}
-    return out | {"restorer": restorer, "plain_residual": bool(extras & PLAIN_RESIDUAL)}
+    out |= {"plain_residual": bool(extras & PLAIN_RESIDUAL), "outside": bool(extras & OUTSIDE)}
+    return out | {"restorer": restorer}
 
 
 def _header(body: Cursor, version: int) -> Header:
@@ -286,7 +288,8 @@ def _place(c: Cursor, before: Gop | None, h: Header) -> tuple[Gop, int]:
     if h.alignment == "blend" and first != "none":
         raise Corrupt("a GOP with a condition in a stream whose GOPs are blended")
     context = h.overlap if h.alignment == "pin" and first == "previous" else 1
-    gop = Gop(0, frames, first, bool(layout & LAST), fade, context, bool(layout & BASE))
+    gop = Gop(0, frames, first, bool(layout & LAST), fade, context, bool(layout & BASE),
+              h.outside)  # fmt: skip
     gop = replace(gop, start=end - gop.skip - fade)
     gop.check(before, h.frames, h.gop, h.overlap)
     return gop, layout

@@ -45,7 +45,8 @@ class Spec:
     (restorers.NAMES; empty: none) what restores the pictures of one without a trajectory.
     `modes` are those it can do without a base, its best first; empty: all. `shifts` are the
     published ones of preset paper, up to 480 lines and above. `settings` are those that change
-    its output and are not as usual, sorted (name, text).
+    its output and are not as usual, sorted (name, text). `told`: the network is told pictures
+    beside the latent, so that one which is no frame of the GOP is of use to it.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Spec:
     variances: tuple[int, ...] = ()
     base_share: float = 1.0
     restorer: str = ""
+    told: bool = False
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -90,11 +92,13 @@ Denoise = Callable[["torch.Tensor", float], "torch.Tensor"]
 
 class References(NamedTuple):
     """What is known of a GOP's pictures: its first ones, uint8 [n,H,W,3] of legal size, its last
-    one [H,W,3], and a coarse version of all of them; None: not given."""
+    one [H,W,3], and a coarse version of all of them; None: not given. With `outside` the first
+    ones come before the GOP and fix none of its latent frames."""
 
     first: torch.Tensor | None = None
     last: torch.Tensor | None = None
     base: SoftBase | None = None
+    outside: bool = False
 
 
 def unchanged(x: torch.Tensor) -> torch.Tensor:
@@ -112,11 +116,12 @@ class Condition(NamedTuple):
     begin: Callable[[torch.Tensor], torch.Tensor] = unchanged
 
 
-def levels(pictures: torch.Tensor) -> torch.Tensor:
-    """Rendered pictures -> uint8, rounded to the nearest level."""
+def levels(pictures: torch.Tensor, truncated: bool = False) -> torch.Tensor:
+    """Rendered pictures -> uint8, rounded to the nearest level, or to the next lower one."""
     import torch
 
-    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    x = (pictures + 1) * 127.5
+    return (x.floor() if truncated else x.round()).clamp(0, 255).to(torch.uint8)
 
 
 class Prior(Protocol):
@@ -170,11 +175,11 @@ class Absent:
 
 def known_latents(prior: Prior, references: References, frames: int) -> dict[int, torch.Tensor]:
     """The latent frames that reference pictures fix, for priors that are conditioned on latents."""
-    first, last, _ = references
+    first, last, _, outside = references
     known = {}
     if last is not None:
         known[frames - 1] = prior.encode(last.expand(1 + prior.spec.stride[0], *last.shape))[:, 1]
-    if first is not None:
+    if first is not None and not outside:
         known |= dict(enumerate(prior.encode(first).unbind(1)))
     return known
 

@@ -135,7 +135,7 @@ class CogVideoXPrior(Diffusion):
             alpha, sigma = self.path(t)
             return alpha * x - sigma * self.prediction(x, t)
 
-        made = kept(denoise, self.known(references.first))
+        made = kept(denoise, {} if references.outside else self.known(references.first))
         return soft.over(made, references.base, self.path)
 
 

@@ -116,7 +116,7 @@ class Diffusion:
 
     def decode(self, latent: Tensor) -> Tensor:
         """See priors.Prior."""
-        return levels(self.render(latent))
+        return levels(self.render(latent), self.settings.levels == "truncated")
 
     def check(self) -> None:
         """ConfigError unless the weights of networks and autoencoder are those of their

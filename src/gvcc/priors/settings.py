@@ -17,6 +17,7 @@ CHOICES = {
     "timesteps": ("fp32", "bf16"),
     "quant": ("none", "int8", "fp8"),
     "compile": ("no", "yes"),
+    "levels": ("rounded", "truncated"),
 }
 
 
@@ -27,7 +28,9 @@ class Settings:
     the steps and the autoencoder are float32. `timesteps`: fp32, or rounded to bf16 as in the
     published code. `attention` is a backend of diffusers. `tile` is the side in pixels of the tiles
     in which the autoencoder works, 0 for none, or auto: tiles of 256 above 1280x720. `quant`:
-    weights in 8 bits by torchao. `compile`: the network's blocks by torch.compile."""
+    weights in 8 bits by torchao. `compile`: the network's blocks by torch.compile. `levels`: the
+    pictures' 8 bits are the nearest ones, or the next lower ones as in the published code (not with
+    a base, which it has not)."""
 
     prompt: str = ""
     negative: str = ""
@@ -38,6 +41,7 @@ class Settings:
     tile: str = "auto"
     quant: str = "none"
     compile: str = "no"
+    levels: str = "rounded"
 
     @property
     def changed(self) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ for I2V and FLF2V, two experts by time for Wan 2.2 A14B, a time for each token f
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class WanPrior(Diffusion):
             model, folder, device, chosen, offload, int(net["out_channels"]), stride,
             int(net["patch_size"][1]), "rf", [f"{self.boundary} {self.per_token}"],
         )  # fmt: skip
+        self.spec = dataclasses.replace(self.spec, told=self.with_channels)
 
     # -- the autoencoder ----------------------------------------------------------------------
 
@@ -214,11 +216,11 @@ class WanPrior(Diffusion):
     def condition(self, references: References, frames: int) -> Condition:
         """See priors.Prior. Models made for it are told the pictures; others see their latents in
         the first frames, at the noise of each step."""
-        first, last, base = references
+        first, last, base, outside = references
         more: dict[str, Any] = {}
         channels: Tensor | None = None
         if not self.with_channels:
-            known = self.known(first)
+            known = {} if outside else self.known(first)
         else:
             if self.model.images:
                 pictures = [None if first is None else first[0]]
@@ -230,7 +232,7 @@ class WanPrior(Diffusion):
                 _, q, p = self.spec.stride
                 h, w = one.shape[1] // q, one.shape[2] // p
                 channels = self.channels(first, last, frames, h, w)
-                if first is not None:
+                if first is not None and not outside:
                     count = (len(first) - 1) // self.spec.stride[0] + 1
                     known = {f: channels[0, _MASKS:, f] for f in range(count)}
 

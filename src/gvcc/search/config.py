@@ -23,11 +23,13 @@ STREAMS = {"torch": "gaussian", "counter": "gaussian-counter"}
 CODERS = ("codebook", "rcc")
 """What a user may ask for: the codebook that the preset has, or reverse channel coding."""
 RESIDUALS = ("coded", "published", "off")
+REFERENCES = ("shared", "before")
 BASES, BASE_SIZES = ("auto", *base.CODECS), ("auto", *map(str, base.SIZES))
 RESTORERS = ("off", *restorers.NAMES)
 TRAJECTORY = ("stop", "atoms", "tail_atoms", "codebook", "codebook_stream", "steps",
               "ode_steps", "coder", "g_scale", "overlap", "alignment")  # fmt: skip
 """What is of a trajectory alone."""
+STILL_MOST = 4  # bits for a pixel of a still; of more nothing is seen (bench/systems/usable.py)
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,27 @@ class EncodeConfig:
     or "rcc". `atoms` is M, the same for every frame-step (uniform allocation); `tail_atoms` is
     M_tail, for the last two latent frames in mode i2v (without it M there too, but in preset
     `paper` as it is). `codebook` is K, of the gaussian codebook or the most candidates of a chunk
-    of `rcc`; `codebook_stream` is where the former's atoms come from: "torch" (the official
-    ones) or "counter" (the same on every device, and made there), by default torch on a CPU.
-    `steps` are the network calls of a GOP, the last `ode_steps` of them without symbols (of a
-    schedule: those after the stop). `g_scale` is that of preset `paper`. None means: as the preset
-    or the prior has it; the mode of preset `default` is v2v where the prior has a restorer and
-    nothing of TRAJECTORY is asked for. `mode`, `overlap`, `alignment` and `refresh` are those of
-    gop.plan; `cuts` starts a GOP at each scene cut (not in t2v, nor by itself in preset `paper`).
-    `residual` is one of RESIDUALS: "coded" where a chain goes on, "published" (GVCC's own, in every
-    GOP of mode i2v) or "off". `reuse` calls the network at every so-many-th coded step only and
-    keeps its x0hat between: faster, and a little worse. In mode v2v `base` is the codec of the base
-    ("av1", "vvc", "auto": what is at hand), and `base_size` the part of each side that it is coded
-    at ("1", "2", "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part of a GOP's
-    bytes that its base gets: with less than 1 the generator goes on from it, on GOPs of its own
-    length; otherwise `restorer` ("off", or a name as of priors.restorers) makes its pictures
-    better. In mode auto a GOP with a base is one of the choices. `settings` are those of the prior
-    that change its output; `offload` keeps its network in the main memory, block by block on the
-    device. `device` is where the prior is loaded, a name as of devices.pick: a prior that is given
-    stays where it is.
+    of `rcc`; `codebook_stream` is where the former's atoms come from: "torch" (the official ones)
+    or "counter" (the same on every device, and made there), by default torch on a CPU. `steps` are
+    the network calls of a GOP, the last `ode_steps` of them without symbols (of a schedule: those
+    after the stop). `g_scale` is that of preset `paper`. None means: as the preset or the prior has
+    it; the mode of preset `default` is v2v where the prior has a restorer and nothing of TRAJECTORY
+    is asked for. `mode`, `overlap`, `alignment` and `refresh` are those of gop.plan; `still_bpp` is
+    what each still gets, in bits per pixel of it (else a part of the target, see Pacer); `cuts`
+    starts a GOP at each scene cut (not in t2v, nor by itself in preset `paper`). `residual` is one
+    of RESIDUALS: "coded" where a chain goes on, "published" (GVCC's own, in every GOP of mode i2v)
+    or "off". `reference` is one of REFERENCES: in mode i2v the picture that a GOP starts from is
+    its own first frame too ("shared"), or is the one "before" it, as GVCC publishes: then all of
+    the GOP's frames are new and coded. `reuse` calls the network at every so-many-th coded step
+    only and keeps its x0hat between: faster, and a little worse. In mode v2v `base` is the codec of
+    the base ("av1", "vvc", "auto": what is at hand), and `base_size` the part of each side that it
+    is coded at ("1", "2", "4", "auto"); GOPs are up to ten seconds long. `base_share` is the part
+    of a GOP's bytes that its base gets: with less than 1 the generator goes on from it, on GOPs of
+    its own length; otherwise `restorer` ("off", or a name as of priors.restorers) makes its
+    pictures better. In mode auto a GOP with a base is one of the choices. `settings` are those of
+    the prior that change its output; `offload` keeps its network in the main memory, block by block
+    on the device. `device` is where the prior is loaded, a name as of devices.pick: a prior that is
+    given stays where it is.
     """
 
     preset: str = "default"
@@ -132,8 +137,10 @@ class EncodeConfig:
     overlap: int | None = None
     alignment: str | None = None
     refresh: int = 0
+    still_bpp: float | None = None
     cuts: bool | None = None
     residual: str = "coded"
+    reference: str = "shared"
     knob: float | None = None
     audio: bool = True
     reuse: int = 1
@@ -252,7 +259,7 @@ def _resolved(config: EncodeConfig) -> Parameters:
         p["tail_atoms"] = config.tail_atoms
     if config.atoms is not None and (config.bpp or config.kbps or config.size):
         raise ConfigError("M fixes the size of the file: give either M or a target")
-    _check_residual(config, p)
+    _check_pictures(config, p)
     if config.g_scale is not None and p["rule"] != "em":
         raise ConfigError("g_scale is for preset 'paper'")
     row = coders.row(p["coder"])
@@ -281,10 +288,18 @@ def _resolved(config: EncodeConfig) -> Parameters:
     return Parameters(**p, asked=config, goal=aim)
 
 
-def _check_residual(config: EncodeConfig, p: dict[str, Any]) -> None:
-    """ConfigError for a residual that there is not, or whose size nothing can bound."""
-    if config.residual not in RESIDUALS:
-        raise unknown("residual", config.residual, RESIDUALS)
+def _check_pictures(config: EncodeConfig, p: dict[str, Any]) -> None:
+    """ConfigError for stills, references and residuals that there are not, or not in the mode."""
+    if (bpp := config.still_bpp) is not None:
+        if p["mode"] not in ("i2v", "flf2v", "auto"):
+            raise ConfigError(f"still_bpp is for modes with stills, not {p['mode']}")
+        if not 0 < bpp <= STILL_MOST:
+            raise ConfigError(f"still_bpp is {bpp}, expected above 0, at most {STILL_MOST}")
+    for name, known in (("reference", REFERENCES), ("residual", RESIDUALS)):
+        if getattr(config, name) not in known:
+            raise unknown(name, getattr(config, name), known)
+    if config.reference == "before" and p["mode"] != "i2v":
+        raise ConfigError(f"a reference before the GOP is for mode i2v, not {p['mode']}")
     if config.residual != "published":
         return
     if p["mode"] != "i2v" or p["allocation"] != "uniform":

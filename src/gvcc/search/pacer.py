@@ -26,7 +26,7 @@ from gvcc.search.allocation import (
     solve_shift,
     uniform_atoms,
 )
-from gvcc.search.config import Parameters
+from gvcc.search.config import STILL_MOST, Parameters
 from gvcc.search.plan import variants
 
 DEFAULT_BPP = 0.05
@@ -34,7 +34,7 @@ STILL_SHARE = 0.25  # of the bytes of a GOP, for each still in it
 STILL_BPP = 0.3  # of a still, where no target is set
 RESIDUAL_SHARE = 0.08  # of the bytes of atoms and residual, for the residual
 # More than this is not seen (bench/systems/usable.py), and takes for ever:
-USABLE_BITS, STILL_MOST = 8, 4  # for a value of the latent, for a pixel of a still
+USABLE_BITS = 8  # for a value of the latent
 SLACK = 2**14  # bytes of a file that are not worth a refusal
 
 
@@ -103,7 +103,12 @@ class Pacer:
                 raise self.unreachable(smallest - target)
             self._check_use(target, smallest)
         self.left = None if target is None else target - len(head) - sound
-        if self.left is None:
+        if asked.still_bpp is not None:
+            self.still = [int(asked.still_bpp * header.height * header.width / 8)] * len(gops)
+            of_stills = sum(g.stills * n for g, n in zip(gops, self.still, strict=True))
+            if self.left is not None and sum(self.empty) + of_stills > self.left:
+                raise self.unreachable(sum(self.empty) + of_stills - self.left)
+        elif self.left is None:
             self.still = [int(STILL_BPP * header.height * header.width / 8)] * len(gops)
         else:
             each = STILL_SHARE * (self.left - sum(self.empty)) / header.frames

@@ -16,6 +16,7 @@ SHARING = ("blend", "pin")
 def plan(
     frames: int, gop: int, stride: int, mode: str = "t2v", *,
     overlap: int = 0, refresh: int = 0, cuts: Iterable[int] = (), alignment: str = "fade",
+    outside: bool = False,
 ) -> Iterator[Gop]:  # fmt: skip
     """GOPs of a clip of `frames` >= 1 frames, in decode order.
 
@@ -27,8 +28,9 @@ def plan(
     from nothing. v2v: GOPs with a base, end to end. No GOP crosses a cut; `cuts` are numbers of
     frames that start a new scene. Raises ConfigError for illegal arguments, at once.
 
-    A chained GOP repeats one frame of the GOP before it (GVCC's I2V does not: there the condition
-    is a picture one frame too early), so N GOPs of 33 have 32 N + 1 frames in i2v and flf2v.
+    A chained GOP repeats one frame of the GOP before it, so N GOPs of 33 have 32 N + 1 frames in
+    i2v and flf2v. In i2v with `outside` it does not, as in GVCC: there the condition is a picture
+    one frame too early, and N GOPs have 33 N frames.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
@@ -62,7 +64,9 @@ def plan(
         )  # fmt: skip
     if mode == "overlap":
         return _overlapped(edges, gop, overlap, refresh, alignment)
-    return _plan(edges, gop, mode, overlap, refresh)
+    if outside and mode != "i2v":
+        raise ConfigError(f"a reference before the GOP is for mode i2v, not {mode}")
+    return _plan(edges, gop, mode, overlap, refresh, outside)
 
 
 def _overlapped(
@@ -81,7 +85,9 @@ def _overlapped(
             at, number = start + size, number + 1
 
 
-def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> Iterator[Gop]:
+def _plan(
+    edges: list[int], gop: int, mode: str, overlap: int, refresh: int, outside: bool
+) -> Iterator[Gop]:
     for begin, end in zip(edges, edges[1:], strict=False):
         at, number = begin, 0
         while at < end:
@@ -90,13 +96,13 @@ def _plan(edges: list[int], gop: int, mode: str, overlap: int, refresh: int) -> 
                 g = Gop(at - fade, min(gop, end - at + fade), fade=fade)
             else:
                 fresh = number % refresh == 0 if refresh else number == 0
-                start = at if fresh else at - 1
+                start = at if fresh or outside else at - 1
                 size = min(gop, end - start)
                 last = mode == "flf2v" and size > 1
                 first = "still" if fresh else "shared" if mode == "flf2v" else "previous"
                 renewed = refresh and (number + 1) % refresh == 0
                 chained = mode != "flf2v" and start + size < end and not renewed
-                g = Gop(start, size, first, last, chained=chained)
+                g = Gop(start, size, first, last, outside=outside, chained=chained)
             yield g
             at, number = g.end, number + 1
 
