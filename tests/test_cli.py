@@ -317,7 +317,8 @@ _FLAGS = {
     "demo": {"--out", "--clip", "--bpp"},
     "eval run": {
         "clips", "--out", "--preset", "--codecs", "--rates", "--frames", "--height", "--own-size",
-        "--metrics", "--stride", "--dataset", "--data", "--adapters", "--workers", "--ray",
+        "--metrics", "--stride", "--seeds", "--dataset", "--data", "--adapters", "--workers",
+        "--ray",
         "--device",
     },
     "eval sweep": {

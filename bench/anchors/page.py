@@ -70,8 +70,11 @@ def _standing(d: dict[str, Any]) -> str:
                 continue
             span = "-" if interval is None else f"{interval[0]:+.0f} to {interval[1]:+.0f}"
             shown = "no quality in common" if percent is None else f"{percent:+.0f}"
-            lines.append([label, codec, shown, span, len(m["warnings"][i][at])])
-    return table(["equal", "codec", f"rate over {ANCHOR}, %", "95 % interval", "warnings"], lines)
+            p = m.get("p_value", [[None] * len(names)] * len(names))[i][at]
+            lines.append([label, codec, shown, span, "-" if p is None else f"{p:.2f}",
+                          len(m["warnings"][i][at])])  # fmt: skip
+    heads = ["equal", "codec", f"rate over {ANCHOR}, %", "95 % interval", "p", "warnings"]
+    return table(heads, lines)
 
 
 def _compared(

@@ -1,6 +1,6 @@
 """What each part of GVCC brings, on nano -> docs/results/systems/ablations.json.
 
-The evaluation clips at 96 px height, 33 frames in GOPs of 17, preset paper with few atoms, seeds
+The evaluation clips at 64 px height, 33 frames in GOPs of 17, preset paper with few atoms, seeds
 1 to SEEDS. An arm is a set of settings; arms of a group have the same settings but for what the
 group is about, and where they can the same count of bits:
 
@@ -36,7 +36,7 @@ from gvcc.records import Video
 from gvcc.search import scenes
 from gvcc.search.config import EncodeConfig
 
-HEIGHT, FRAMES, GOP, SEEDS, STEPS = 96, 33, 17, 3, 20
+HEIGHT, FRAMES, GOP, SEEDS, STEPS = 64, 33, 17, 3, 20
 I2V = dict(mode="i2v", codebook=256, atoms=4, tail_atoms=8)
 ODE_ALONE = dict(ode_steps=STEPS)
 ARMS: dict[str, dict[str, dict[str, Any]]] = {

@@ -58,6 +58,8 @@ def run(
     metrics: Annotated[str | None, _what(metavar="NAME,...", help="Only these metrics.")] = None,
     stride: Annotated[int | None, _what(min=1, metavar="N", help="LPIPS and DISTS on every Nth "
         "frame only.")] = None,
+    seeds: Annotated[int, _what(min=1, metavar="N", help="Each codec of ours with seeds 1 to N; "
+        "the report says how far they differ.")] = 1,
     dataset: Annotated[str | None, _what(help="uvg, mcl-jcv, hevc-b ... hevc-e, in place of "
         "clips.")] = None,
     data: Annotated[Path | None, _what(help="The data set's folder.")] = None,
@@ -74,6 +76,7 @@ def run(
     """
     from gvcc.eval import datasets, report
     from gvcc.eval import run as evaluation
+    from gvcc.eval.seeds import expand
 
     if preset not in evaluation.PRESETS:
         raise unknown("preset", preset, evaluation.PRESETS)
@@ -87,8 +90,11 @@ def run(
         sources, name = datasets.find(dataset, data, frames, lines), dataset
     else:
         sources, name = datasets.clips(clips or [], frames or usual.frames, lines), "clips"
+    names = tuple(codecs.split(",")) if codecs else usual.codecs
+    if seeds > 1:
+        names = expand(names, seeds)
     plan = evaluation.Plan(
-        folder, name, tuple(codecs.split(",")) if codecs else usual.codecs, tuple(sources),
+        folder, name, names, tuple(sources),
         _numbers(rates) if rates else usual.rates,
         tuple(metrics.split(",")) if metrics else usual.metrics, device,
         None if adapters is None else str(adapters), stride or usual.stride,

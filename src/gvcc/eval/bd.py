@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,28 @@ Curve = Sequence[tuple[float, float]]
 @dataclass(frozen=True)
 class Bd:
     """Rate of one codec over an anchor's at equal quality, in percent less (negative) or more; None
-    if the curves cannot be compared. `interval` is a 95 % bootstrap interval over clips."""
+    if the curves cannot be compared. `interval` is a 95 % bootstrap interval over clips, `p_value`
+    that of a paired test over them (sign_flips)."""
 
     percent: float | None
     interval: tuple[float, float] | None
     warnings: tuple[str, ...]
+    p_value: float | None = None
+
+
+def sign_flips(logs: Sequence[float], draws: int = 20000, seed: int = 0) -> float:
+    """p of a paired permutation test, two sides, of a mean of 0: the share of all choices of signs
+    whose mean is at least as far from 0. All of them for up to 14 values, else `draws` at random.
+    With n values it is at least 2^(1 - n)."""
+    x = np.array(logs)
+    if len(x) <= 14:
+        signs = np.array(list(itertools.product((-1, 1), repeat=len(x))))
+        own = 0
+    else:
+        signs = np.random.default_rng(seed).choice((-1, 1), (draws, len(x)))
+        own = 1  # what was seen is one of them
+    far = np.abs(signs @ x) >= abs(x.sum()) * (1 - 1e-9) - 1e-12
+    return float((far.sum() + own) / (len(signs) + own))
 
 
 def clean(curve: Curve) -> list[tuple[float, float]]:
@@ -97,7 +115,8 @@ def over_clips(
     rng = np.random.default_rng(seed)
     means = np.array(logs)[rng.integers(0, len(logs), (draws, len(logs)))].mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Bd(percent(np.mean(logs)), (percent(low), percent(high)), tuple(said))
+    within = percent(low), percent(high)
+    return Bd(percent(np.mean(logs)), within, tuple(said), sign_flips(logs))
 
 
 LOWER = ("lpips_alex", "lpips_vgg", "dists", "tof", "ewarp", "temporal_error", "fid_256", "kid_256")
@@ -119,7 +138,7 @@ def matrix(
     codecs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]
 ) -> dict[str, Any]:
     """For each metric that two codecs have: by each of METHODS the BD-rate of each codec (row) over
-    each (column), its interval and warnings."""
+    each (column), its interval, the p of a paired test over clips, and warnings."""
     names, out = list(codecs), dict[str, Any]()
     for metric in metrics:
         found = {n: curves(codecs[n], metric) for n in names}
@@ -131,6 +150,7 @@ def matrix(
             out[metric][method] = {
                 "rate_percent": [[c.percent for c in row] for row in table],
                 "interval": [[c.interval for c in row] for row in table],
+                "p_value": [[c.p_value for c in row] for row in table],
                 "warnings": [[list(c.warnings) for c in row] for row in table],
             }
     return out

@@ -377,3 +377,9 @@ def as_mp4(frames: Pictures, fps: Fraction) -> bytes:
         path = Path(folder) / "a.mp4"
         media.write(Video(frames, fps), path)
         return path.read_bytes()
+
+
+def crashed(job: Job, rate: float, how: str) -> Made:
+    """The cell at which a worker died."""
+    cell = {"codec": job.codec, "clip": job.source.name, "rate": rate, "status": "failed"}
+    return Made(rate, cell | {"error": f"the process ended with {how}"})

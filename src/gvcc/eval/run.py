@@ -13,12 +13,11 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from gvcc.errors import ConfigError, unknown
-from gvcc.eval import baselines, bd, cells, every
+from gvcc.eval import baselines, bd, cells, cluster, every, seeds
 from gvcc.eval.cells import Finished, Job, Made, Source
 from gvcc.files import write
 from gvcc.metrics import inception, perceptual
@@ -223,7 +222,7 @@ def run(plan: Plan, workers: int, tell: Tell = lambda *_: None, ray: str | None 
                 kept.stop()
                 raise
     else:
-        for job, made in _on_ray(work, ray, workers):
+        for job, made in cluster.run(work, ray, workers):
             kept.keep(job, made)
     return _summed(plan, kept)
 
@@ -265,73 +264,7 @@ def _in_processes(job: Job, kept: _Kept) -> None:
             errors.seek(0)
             why = errors.read().strip().splitlines() or ["it said nothing"]
         if rates:
-            kept.keep(job, crashed(job, rates.pop(0), f"{worker.returncode}: {why[-1]}"))
-
-
-def crashed(job: Job, rate: float, how: str) -> Made:
-    """The cell at which a worker died."""
-    cell = {"codec": job.codec, "clip": job.source.name, "rate": rate, "status": "failed"}
-    return Made(rate, cell | {"error": f"the process ended with {how}"})
-
-
-# -- on many ----------------------------------------------------------------------------------
-
-
-def _on_ray(work: Sequence[Job], address: str, workers: int) -> Iterator[tuple[Job, Made]]:
-    """The cells of jobs as Ray's workers finish them. A worker that dies is replaced and its job
-    done again; a cell is handed out once."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("--ray needs Ray: pip install 'gvcc[ray]'") from None
-    _check_reachable(address)
-    mine = not ray.is_initialized()
-    if mine and address == "local":
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    elif mine:
-        ray.init(address=address, log_to_driver=False)
-
-    @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-    def cells_of(fields: dict[str, Any]) -> list[Made]:
-        return list(cells.run(Job.of(fields)))
-
-    try:
-        on_gpu = [j.device.startswith("cuda") for j in work]
-        waiting = {
-            cells_of.options(num_gpus=int(gpu)).remote(one.as_dict()): one
-            for whole, gpu in zip(work, on_gpu, strict=True) for one in _single(whole)
-        }  # fmt: skip
-        while waiting:
-            (ready, *_), _ = ray.wait(list(waiting))
-            job = waiting.pop(ready)
-            try:
-                found = ray.get(ready)
-            except ray.exceptions.RayError as e:
-                found = [crashed(job, r, str(e).splitlines()[0]) for r in job.rates]
-            for made in found:
-                yield job, made
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """ConfigError where nobody listens: Ray itself would try for minutes."""
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as e:
-            raise ConfigError(f"--ray {address}: {e.strerror or e}") from None
-
-
-def _single(job: Job) -> Iterator[Job]:
-    """A job in parts that may run on different machines: a baseline's rates share their encodes."""
-    if job.codec.startswith("gvcc:"):
-        for rate in job.rates:
-            yield dataclasses.replace(job, rates=(rate,))
-    else:
-        yield job
+            kept.keep(job, cells.crashed(job, rates.pop(0), f"{worker.returncode}: {why[-1]}"))
 
 
 # -- what comes of it -------------------------------------------------------------------------
@@ -370,7 +303,7 @@ def _summed(plan: Plan, kept: _Kept) -> int:
     about: dict[str, dict[str, Any]] = {}
     for job in plan.jobs():
         for rate in job.rates:
-            cell = kept.read(job, rate) or crashed(job, rate, "no result").cell
+            cell = kept.read(job, rate) or cells.crashed(job, rate, "no result").cell
             for kind in {"metrics", "not_computed"} & cell.keys():  # others may be there, too
                 cell[kind] = {n: v for n, v in cell[kind].items() if n in job.wanted}
             found[job.codec].append(cell)
@@ -381,6 +314,7 @@ def _summed(plan: Plan, kept: _Kept) -> int:
         of_set = {f"{r:g}": _set_metrics(plan, kept, codec, r) for r in plan.rates}
         found_codec = baselines.find(codec)
         notes = [f"encoder preset {found_codec.preset}"] if found_codec else []
+        notes += seeds.notes(codec, found)
         notes += [f"FID/256 {m['fid_256']:.2f}, KID/256 {m['kid_256']:.4f} at {r} bits per pixel"
                  for r, m in of_set.items() if m]  # fmt: skip
         result = {"codec": codec, "set": plan.name, **about[codec], "notes": notes,

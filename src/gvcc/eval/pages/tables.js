@@ -92,12 +92,13 @@ function bdTables(data) {
     const t = tables[pick.value], found = t[method.value], notes = [];
     const cell = (i, j) => {
       if (i === j) return el("td", { class: "same" }, "·");
-      const value = found.rate_percent[i][j], interval = found.interval[i][j], said = found.warnings[i][j];
+      const value = found.rate_percent[i][j], interval = found.interval[i][j], p = found.p_value?.[i][j], said = found.warnings[i][j];
       if (said.length) notes.push([`${t.codecs[i]} over ${t.codecs[j]}`, said, `bd-note-${i}-${j}`]);
       const strength = value === null ? 0 : Math.min(1, Math.abs(value) / 60) * 0.42;
       return el("td", { style: value === null ? null : `background: rgb(var(${value < 0 ? "--less" : "--more"}) / ${strength.toFixed(2)})` },
         el("span", { class: "value" }, value === null ? "none" : percent(value)),
         interval ? el("small", null, `${percent(interval[0])} to ${percent(interval[1])}`) : null,
+        p == null || i === j ? null : el("small", null, `p ${p.toFixed(3)}`),
         said.length ? el("a", { class: "warn", href: `#bd-note-${i}-${j}`, onclick: () => { held.querySelector("details").open = true; } },
           `${said.length} warning${said.length > 1 ? "s" : ""}`) : null);
     };
@@ -114,6 +115,6 @@ function bdTables(data) {
   method.addEventListener("change", show);
   body.append(el("div", { class: "controls" }, el("label", null, "Equal quality by ", pick), el("label", null, "Curves by ", method)),
     el("p", { class: "hint" }, "−20 % means: the row's codec needs 20 % fewer bits than the column's for equal quality. " +
-      "Below it, the 95 % interval over clips. A warning says that two curves hardly compare: read it before the number."), held);
+      "Below it, the 95 % interval over clips, and p of a paired test over them (with n clips at least 2^(1-n)). A warning says that two curves hardly compare: read it before the number."), held);
   show();
 }
