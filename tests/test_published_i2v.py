@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cli_runner
@@ -181,3 +182,24 @@ def test_stills_that_do_not_fit_are_told(prior: Any):
             config(still_bpp=wrong).resolved()
     with pytest.raises(ConfigError, match="for modes with stills"):
         EncodeConfig(mode="t2v", still_bpp=0.3).resolved()
+
+
+def test_what_clip_is_shown(tmp_path: Path, one_thread: None):
+    """As in Wan's own code: all of the picture, stretched, normalised."""
+    folder = tiny_models.make(I2V, tmp_path, 0)
+    usual, stretched = (
+        priors.load(f"{I2V}:{folder}", "cpu", {"dtype": "fp32", "clip": c})
+        for c in ("cropped", "stretched")
+    )
+    picture = torch.from_numpy(cli_runner.frames(1, 30, 70)[0])
+    side = usual._image_encoder.config.image_size
+    x = picture.permute(2, 0, 1)[None].float() / 127.5 - 1  # literally, in its own range
+    x = torch.nn.functional.interpolate(x, size=(side, side), mode="bicubic", align_corners=False)
+    processor = usual._preprocess
+    mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean,
+                                                           processor.image_std))  # fmt: skip
+    want = usual._image_encoder((x * 0.5 + 0.5 - mean) / std, output_hidden_states=True)
+    found = stretched.image_embeddings([picture])
+    assert torch.allclose(found, want.hidden_states[-2], atol=1e-5)
+    assert (found - usual.image_embeddings([picture])).abs().max() > 0.01
+    assert stretched.spec.settings == (("clip", "stretched"), ("dtype", "fp32"))

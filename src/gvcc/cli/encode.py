@@ -124,8 +124,9 @@ def encode(
     guidance: Annotated[float | None, _model(
         help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
     setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
-        help="dtype=fp32, timesteps=bf16, levels=truncated, attention=BACKEND, tile=256, "
-        "quant=int8, compile=yes, negative=TEXT; may be repeated.")] = None,
+        help="dtype=fp32, timesteps=bf16, levels=truncated, clip=stretched, "
+        "attention=BACKEND, tile=256, quant=int8, compile=yes, negative=TEXT; may be repeated.")]
+    = None,
     offload: Annotated[bool, _model("--offload", help=OFFLOAD)] = False,
     coder: Annotated[str | None, _trial(help="codebook, or rcc (reverse channel coding); default: "
         "as the preset has it.")] = None,

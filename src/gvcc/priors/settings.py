@@ -18,6 +18,7 @@ CHOICES = {
     "quant": ("none", "int8", "fp8"),
     "compile": ("no", "yes"),
     "levels": ("rounded", "truncated"),
+    "clip": ("cropped", "stretched"),
 }
 
 
@@ -30,7 +31,9 @@ class Settings:
     in which the autoencoder works, 0 for none, or auto: tiles of 256 above 1280x720. `quant`:
     weights in 8 bits by torchao. `compile`: the network's blocks by torch.compile. `levels`: the
     pictures' 8 bits are the nearest ones, or the next lower ones as in the published code (not with
-    a base, which it has not)."""
+    a base, which it has not). `clip`: what CLIP sees of a picture is cropped to a square after
+    resizing, as its processor in transformers does, or all of it stretched to one by a bicubic
+    filter without antialiasing, as in the published code."""
 
     prompt: str = ""
     negative: str = ""
@@ -42,6 +45,7 @@ class Settings:
     quant: str = "none"
     compile: str = "no"
     levels: str = "rounded"
+    clip: str = "cropped"
 
     @property
     def changed(self) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from gvcc.errors import ConfigError
 from gvcc.priors import Condition, References, parts, soft, store
@@ -99,6 +100,15 @@ class WanPrior(Diffusion):
 
         return CLIPImageProcessorPil.from_pretrained(self.folder / "image_processor")
 
+    def _stretched(self, picture: Tensor, side: int) -> Tensor:
+        """A picture uint8 [H,W,3] as the published code shows it to CLIP: float32 [1,3,side,side]
+        (CLIPModel.visual of Wan's own code)."""
+        x = picture.float().permute(2, 0, 1)[None] / 255
+        x = interpolate(x, (side, side), mode="bicubic", align_corners=False)
+        mean, std = (torch.tensor(v).to(x)[:, None, None] for v in (
+            self._preprocess.image_mean, self._preprocess.image_std))  # fmt: skip
+        return (x - mean) / std
+
     @torch.inference_mode()
     def image_embeddings(self, pictures: list[Tensor | None]) -> Tensor:
         """CLIP's last hidden state but one of pictures uint8 [H,W,3], [n, tokens, width] in the
@@ -114,8 +124,11 @@ class WanPrior(Diffusion):
                 if p is None:
                     out.append(torch.zeros(1, size * size + 1, encoder.config.hidden_size))
                     continue
-                picture = Image.fromarray(p.cpu().numpy())
-                pixels = self._preprocess(images=picture, return_tensors="pt").pixel_values
+                if self.settings.clip == "stretched":
+                    pixels = self._stretched(p, encoder.config.image_size)
+                else:
+                    picture = Image.fromarray(p.cpu().numpy())
+                    pixels = self._preprocess(images=picture, return_tensors="pt").pixel_values
                 hidden = encoder(pixels.to(self.device), output_hidden_states=True)
                 out.append(hidden.hidden_states[-2].cpu())
         if self.offload:
