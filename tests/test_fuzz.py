@@ -1,7 +1,7 @@
 """Hostile bytes through parse and decode: FormatError or PriorMismatch, or pictures; nothing else,
 within a stated time and memory.
 
-Half a minute of seeded mutations of the valid vectors here (GVCC_FUZZ_SECONDS sets the time);
+Twenty seconds of seeded mutations of the valid vectors here (GVCC_FUZZ_SECONDS sets the time);
 tests/fuzz/fuzz_stream.py is the same check driven by coverage, by hand.
 """
 
@@ -32,7 +32,7 @@ from gvcc.format import bitstream, entropy, gop, parser
 from gvcc.format.bitstream import GopRecord, Header, Limits, Stream
 from gvcc.format.gop import Gop
 
-SECONDS = float(os.environ.get("GVCC_FUZZ_SECONDS", "30"))
+SECONDS = float(os.environ.get("GVCC_FUZZ_SECONDS", "20"))
 LIMITS = Limits(side=64, gop_pixels=13 * 48 * 48, held_pixels=20 * 48 * 64)
 TIME = 40.0  # seconds an example, of all threads together: others may keep the cores busy
 MEMORY = 128 * 2**20  # bytes above what the vectors need

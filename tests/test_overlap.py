@@ -131,7 +131,7 @@ _CONTROLS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _MODES: dict[str, dict[str, Any]] = {
     "t2v": {"mode": "t2v"}, "t2v-overlap": {"mode": "t2v", "overlap": 3}, "i2v": {"mode": "i2v"},
-    "flf2v": {"mode": "flf2v"}, "auto": {"mode": "auto"},
+    "flf2v": {"mode": "flf2v"}, "auto": {"mode": "auto", "base": "av1"},
     **{a: {"mode": "overlap", "alignment": a, "gop": 13, "overlap": 5} for a in SHARING},
 }  # fmt: skip
 

@@ -7,8 +7,8 @@
 
 With --join a run's cells join those of the set that are there, and take the place of the same ones;
 BD-rates and plots are of all. A run may so have other codecs or rates, but must be of the same
-clips, size, length and stride. Some plots and, for sets of 256 lines, contact sheets (those of this
-run) go beside the file. Profiles of single frames and the clips stay in the report's folder.
+clips, size, length and stride. Some plots go beside the file and, without --join and for sets of
+256 lines, contact sheets. Profiles of single frames and the clips stay in the report's folder.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ if __name__ == "__main__":
         out = joined(json.loads(path.read_text()), out)
     path.write_text(json.dumps(out, indent=1) + "\n")
     draw(out, args.name)
-    for sheet in (args.folder / "contact").glob("*.png") if args.name.startswith("256") else ():
+    sheets = args.name.startswith("256") and not args.join
+    for sheet in (args.folder / "contact").glob("*.png") if sheets else ():
         out_path = RESULTS / f"anchors/contact_{args.name}_{sheet.stem}.jpg"
         Image.open(sheet).save(out_path, quality=88, subsampling=0)

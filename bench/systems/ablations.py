@@ -4,8 +4,8 @@ The evaluation clips at 64 px height, 33 frames in GOPs of 17, preset paper with
 1 to SEEDS. An arm is a set of settings; arms of a group have the same settings but for what the
 group is about, and where they can the same count of bits:
 
-- residual: the published tail residual and the innovations (the coded noise; without them all
-  calls are of the ODE), each with and without, mode i2v;
+- residual: the published tail residual, with and without, and the innovations (the coded noise)
+  at all steps and at the first alone, all other calls being of the ODE, mode i2v;
 - boundaries: mode flf2v with the still at a boundary coded once, for both sides, and coded for
   each side (a cut is put there);
 - atoms: mode i2v with more atoms at the tail (M 4, M_tail 8) and as many everywhere (M 6);
@@ -38,13 +38,13 @@ from gvcc.search.config import EncodeConfig
 
 HEIGHT, FRAMES, GOP, SEEDS, STEPS = 64, 33, 17, 3, 20
 I2V = dict(mode="i2v", codebook=256, atoms=4, tail_atoms=8)
-ODE_ALONE = dict(ode_steps=STEPS)
+ONE_STEP = dict(ode_steps=STEPS - 1)
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "residual": {
         "both": I2V | dict(residual="published"),
         "no residual": I2V | dict(residual="off"),
-        "no innovations": I2V | dict(residual="published") | ODE_ALONE,
-        "neither": I2V | dict(residual="off") | ODE_ALONE,
+        "innovations at one step": I2V | dict(residual="published") | ONE_STEP,
+        "that, no residual": I2V | dict(residual="off") | ONE_STEP,
     },
     "boundaries": {
         "shared": dict(mode="flf2v", codebook=256, atoms=4),
