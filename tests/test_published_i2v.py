@@ -203,3 +203,27 @@ def test_what_clip_is_shown(tmp_path: Path, one_thread: None):
     assert torch.allclose(found, want.hidden_states[-2], atol=1e-5)
     assert (found - usual.image_embeddings([picture])).abs().max() > 0.01
     assert stretched.spec.settings == (("clip", "stretched"), ("dtype", "fp32"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (34, 50)])
+def test_latents_are_padded(prior: Any, tmp_path: Path, height: int, width: int):
+    """published.md 1.1: 135 latent rows become 136 by repeating the last; here 3 become 4."""
+    given = {"dtype": "fp32", "padding": "latent"}
+    own = priors.load(f"{I2V}:{prior.folder}", "cpu", given)
+    store.remember("sensitivities", own.spec.digest.hex(), [1.0] * own.spec.channels)
+    h, w = -(-height // 8), -(-width // 8)
+    frames = torch.from_numpy(cli_runner.frames(5, 8 * h, 8 * w))
+    latent = own.encode(frames)
+    exact = own.encoded(own.pixels(frames))
+    want = torch.nn.functional.pad(exact[0], (0, w % 2, 0, h % 2), mode="replicate")
+    assert torch.equal(latent, want) and latent.shape[2:] == own.spec.latent_sides(height, width)
+    assert torch.equal(own.spec.own(latent, height, width), exact[0])
+    video = Video(cli_runner.frames(GOP + 3, height, width), Fraction(25))
+    made = codec.encode(video, config(), own)
+    found = np.stack(list(codec.Decoder(BytesIO(made.data), f"{I2V}:{prior.folder}").pictures()))
+    assert np.array_equal(found, made.frames)
+    # The autoencoder is given the latent's own rows alone.
+    (first, _) = parser.parse(made.data).gops
+    assert first.gop.frames == GOP
+    other = codec.encode(video, config(), prior)
+    assert len(other.data) != len(made.data) or not np.array_equal(other.frames, made.frames)

@@ -124,7 +124,7 @@ def encode(
     guidance: Annotated[float | None, _model(
         help="Weight of classifier-free guidance; above 1 each step takes two calls.")] = None,
     setting: Annotated[list[str] | None, _model("--set", metavar="NAME=VALUE",
-        help="dtype=fp32, timesteps=bf16, levels=truncated, clip=stretched, "
+        help="dtype=fp32, timesteps=bf16, levels=truncated, clip=stretched, padding=latent, "
         "attention=BACKEND, tile=256, quant=int8, compile=yes, negative=TEXT; may be repeated.")]
     = None,
     offload: Annotated[bool, _model("--offload", help=OFFLOAD)] = False,

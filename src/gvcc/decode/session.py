@@ -215,7 +215,8 @@ class Session:
         """
         if base is not None:
             return self._over(latent, base)
-        pixels = self.prior.decode(latent)[:, : self.header.height, : self.header.width]
+        height, width = self.header.height, self.header.width
+        pixels = self.prior.decode(self.prior.spec.own(latent, height, width))[:, :height, :width]
         out: Pictures = pixels[: record.gop.frames].cpu().numpy()
         if record.gop.last and record.stills[-1]:
             still = pixels[-1].cpu().numpy().astype(np.uint16)
@@ -238,4 +239,4 @@ class Session:
     def prior_pictures(self, latent: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The prior's pictures of a latent before they are rounded, cut to `shape` [n,H,W,3]."""
         n, h, w, _ = shape
-        return self.prior.render(latent)[:n, :h, :w]
+        return self.prior.render(self.prior.spec.own(latent, h, w))[:n, :h, :w]

@@ -46,7 +46,8 @@ class Spec:
     `modes` are those it can do without a base, its best first; empty: all. `shifts` are the
     published ones of preset paper, up to 480 lines and above. `settings` are those that change
     its output and are not as usual, sorted (name, text). `told`: the network is told pictures
-    beside the latent, so that one which is no frame of the GOP is of use to it.
+    beside the latent, so that one which is no frame of the GOP is of use to it. `grows`: latents
+    are grown to whole patches, and not pictures before the autoencoder (`own` undoes it).
     """
 
     id: str
@@ -69,17 +70,26 @@ class Spec:
     base_share: float = 1.0
     restorer: str = ""
     told: bool = False
+    grows: bool = False
 
     @property
     def multiple(self) -> tuple[int, int]:
         """What height and width of the pictures must be multiples of."""
-        return self.stride[1] * self.patch, self.stride[2] * self.patch
+        patch = 1 if self.grows else self.patch
+        return self.stride[1] * patch, self.stride[2] * patch
 
     def latent_sides(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latent of pictures of that size."""
-        sides = zip((height, width), self.multiple, self.stride[1:], strict=True)
-        h, w = (-(-n // m) * m // s for n, m, s in sides)
+        p = self.patch
+        h, w = (-(-n // (s * p)) * p for n, s in zip((height, width), self.stride[1:], strict=True))
         return h, w
+
+    def own(self, latent: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """A latent [C,F,h,w] without what it was grown by."""
+        if not self.grows:
+            return latent
+        h, w = (-(-n // s) for n, s in zip((height, width), self.stride[1:], strict=True))
+        return latent[..., :h, :w]
 
     def published_shift(self, height: int) -> float:
         """The flow shift that preset paper takes for pictures of so many lines."""

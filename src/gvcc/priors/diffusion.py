@@ -49,7 +49,7 @@ class Diffusion:
             model.name, digest, channels, stride, model.gop, path, knob=1.0, metric=self._metric,
             patch=patch, last_alone=False, causal=self.causal, refine=False, modes=model.modes,
             shifts=model.shifts, settings=chosen.changed, base_share=_BASE_SHARE,
-            variances=tuple(measured),
+            variances=tuple(measured), grows=chosen.padding == "latent",
         )  # fmt: skip
 
     # -- the autoencoder ----------------------------------------------------------------------
@@ -103,7 +103,14 @@ class Diffusion:
 
     def encode(self, frames: Tensor) -> Tensor:
         """See priors.Prior."""
-        return self.encoded(self.pixels(frames))[0]
+        return self.grown(self.encoded(self.pixels(frames))[0])
+
+    def grown(self, latent: Tensor) -> Tensor:
+        """A latent [...,F,h,w] with its last row and column repeated up to whole patches."""
+        h, w = latent.shape[-2:]
+        rows, columns = (torch.arange(-(-n // self.spec.patch) * self.spec.patch).clamp(max=n - 1)
+                         for n in (h, w))  # fmt: skip
+        return latent[..., rows.to(latent.device)[:, None], columns.to(latent.device)]
 
     @torch.inference_mode()
     def render(self, latent: Tensor) -> Tensor:

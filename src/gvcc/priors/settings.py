@@ -19,6 +19,7 @@ CHOICES = {
     "compile": ("no", "yes"),
     "levels": ("rounded", "truncated"),
     "clip": ("cropped", "stretched"),
+    "padding": ("pictures", "latent"),
 }
 
 
@@ -33,7 +34,9 @@ class Settings:
     pictures' 8 bits are the nearest ones, or the next lower ones as in the published code (not with
     a base, which it has not). `clip`: what CLIP sees of a picture is cropped to a square after
     resizing, as its processor in transformers does, or all of it stretched to one by a bicubic
-    filter without antialiasing, as in the published code."""
+    filter without antialiasing, as in the published code. `padding`: where a size is no multiple of
+    a patch (1080 lines), pictures are grown before the autoencoder, or latents behind it, as in the
+    published code; both by repeating the last row and column."""
 
     prompt: str = ""
     negative: str = ""
@@ -46,6 +49,7 @@ class Settings:
     compile: str = "no"
     levels: str = "rounded"
     clip: str = "cropped"
+    padding: str = "pictures"
 
     @property
     def changed(self) -> tuple[tuple[str, str], ...]:

@@ -151,7 +151,7 @@ class WanPrior(Diffusion):
         # The first frame stands for a whole group.
         mask = torch.cat([given[:1].expand(_MASKS), given[1:]]).reshape(frames, _MASKS).T
         mask = mask[None, :, :, None, None].expand(1, _MASKS, frames, h, w)
-        return torch.cat([mask, self.encoded(clip)], 1)
+        return self.grown(torch.cat([mask, self.encoded(clip)], 1))
 
     # -- the network --------------------------------------------------------------------------
 
@@ -203,8 +203,8 @@ class WanPrior(Diffusion):
     ) -> Tensor:  # fmt: skip
         """The network's velocity at x [C,F,h,w], float32."""
         if max(x.shape[1], *(n // self.spec.patch for n in x.shape[2:])) > self._longest:
-            q, sides = self.spec.stride[0], self.spec.multiple
-            most = [self._longest * m for m in sides]
+            q, *sides = self.spec.stride
+            most = [self._longest * self.spec.patch * m for m in sides]
             raise ConfigError(
                 f"prior {self.model.name} can do at most {most[1]}x{most[0]} pixels and "
                 f"{q * (self._longest - 1) + 1} frames a GOP"
