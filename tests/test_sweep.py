@@ -92,13 +92,20 @@ def test_every_study_has_its_encodes() -> None:
     base = Base()
     assert (base.atoms, base.codebook, base.gop) == (16, 1024, 17)
     asked = sweep.cells(sweep.NAMES, base)
-    assert sweep.NAMES == ("M", "K", "T", "g_scale", "GOP", "rd")
+    assert sweep.NAMES == ("M", "K", "T", "g_scale", "GOP", "rd", "rd-flf2v")
     by: dict[str, list[Any]] = {}
     for name, value, given in asked:
         by.setdefault(name, []).append((value, given))
     assert [g for _, g in by["M"]] == [{"atoms": n} for n in (4, 8, 16, 32, 64, 128, 256)]
     assert [g for _, g in by["g_scale"]] == [{"g_scale": n} for n in (1.0, 2.0, 3.0, 5.0, 8.0)]
-    assert {type(v) for _, _, g in asked for k, v in g.items() if k != "g_scale"} == {int}
+    texts = ("g_scale", "mode", "still_bpp")
+    assert {type(v) for _, _, g in asked for k, v in g.items() if k not in texts} == {int}
+    # FLF2V's own run couples the boundaries' quality to M and K (published.md 1.8).
+    boundaries = [g["still_bpp"] for _, g in by["rd-flf2v"]]
+    assert boundaries == sorted(boundaries) and len(set(boundaries)) == 6 and len(boundaries) == 11
+    assert by["rd-flf2v"][6][1] == {
+        "atoms": 64, "codebook": 16384, "mode": "flf2v", "still_bpp": 0.198,
+    }  # fmt: skip
     # Fig. 5; each row its own value, or one would be taken for another.
     rows = [(g["atoms"], g["codebook"]) for _, g in by["rd"]]
     assert rows == [(r.atoms, r.codebook) for r in table6.ROWS] and len(rows) == 11
@@ -152,6 +159,18 @@ def test_a_whole_sweep(
     # Once more: nothing is made.
     made.clear()
     assert sweep.run(sources, names, prior, tmp_path, SMALL) == rows and not made
+
+
+def test_boundaries_are_in_the_rate_of_flf2v(
+    sources: list[Source], prior: GaussPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "FLF2V", ((2, 16, 1), (2, 16, 6)))
+    few, many = sweep.run(sources[:1], ["rd-flf2v"], prior, tmp_path, SMALL)
+    # The same atoms: what is more is the stills.
+    more = (many["bytes"] - few["bytes"]) * 8 / (9 * 32 * 48)
+    rates = [r["published_bits_per_pixel"] for r in (few, many)]
+    assert rates[1] - rates[0] == pytest.approx(more, rel=0.02) and more > 0
+    assert (tmp_path / "sweep-rd-flf2v.svg").exists()
 
 
 def test_it_goes_on_where_it_was_broken_off(

@@ -131,7 +131,8 @@ def sweep(
     clips: Annotated[list[str], typer.Argument(help="Video files, and folders of them.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder of results and plots; goes on "
         "where it was broken off.")] = Path("sweep"),
-    studies: Annotated[str, typer.Option(metavar="NAME,...", help="M, K, T, g_scale, GOP, rd.")]
+    studies: Annotated[str, typer.Option(metavar="NAME,...", help="M, K, T, g_scale, GOP, rd, "
+        "rd-flf2v.")]
     = "M,K,T,g_scale,GOP,rd",
     prior: Annotated[str, typer.Option(help="Any prior.")] = priors.DEFAULT,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = 17,

@@ -1,8 +1,10 @@
 """GVCC's study of its parameters (its Fig. 4) and its rate-distortion curve (Fig. 5), on any prior.
 
-One parameter at a time around the base, preset paper, mode t2v. Published points stand beside ours:
-Wan2.1 T2V 1.3B on Beauty at 720p (published.md 2.4), and Table 6; they are of another prior, other
-clips and another size, so what can be compared is the shape.
+One parameter at a time around the base, preset paper, mode t2v; and the pairs of M and K of both
+rate-distortion runs (`rd`; `rd-flf2v` with the sizes of its boundary pictures). Published points
+stand beside ours: Wan2.1 T2V 1.3B on Beauty at 720p (published.md 2.4), Table 6, and one of FLF2V
+by the 14B; they are of another prior, other clips and another size, so what can be compared is the
+shape.
 """
 
 from __future__ import annotations
@@ -38,7 +40,26 @@ PUBLISHED: dict[str, dict[float, float | None]] = {
     "GOP": {9: None, 17: None, 33: 31.68, 49: 31.95},
 }
 _FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
-NAMES = (*PUBLISHED, "rd")
+FLF2V = (
+    (8, 256, 1),
+    (16, 512, 1),
+    (16, 1024, 2),
+    (32, 2048, 2),
+    (32, 4096, 3),
+    (64, 4096, 3),
+    (64, 16384, 4),
+    (128, 16384, 4),
+    (128, 65536, 5),
+    (256, 65536, 5),
+    (256, 65536, 6),
+)
+"""M, K and the quality of the boundary pictures in GVCC's rate-distortion run of FLF2V
+(published.md 1.8), whose results are not published."""
+STILL_BPP = {1: 0.059, 2: 0.088, 3: 0.132, 4: 0.198, 5: 0.297, 6: 0.446}
+"""Bits per pixel of a still that stand for these qualities: published for 4 (22.8 kB at 720p); a
+quality more is half as much again, which is ours."""
+_FLF2V_POINT = (0.01312, 31.37)  # published: M 64, K 16384, quality 4, UVG at 720p, Wan 14B
+NAMES = (*PUBLISHED, "rd", "rd-flf2v")
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,11 @@ def cells(names: Sequence[str], base: Base) -> list[tuple[str, float, dict[str, 
         if name == "rd":
             out += [("rd", float(r.atoms * r.codebook),
                      {"atoms": r.atoms, "codebook": r.codebook}) for r in table6.ROWS]  # fmt: skip
+            continue
+        if name == "rd-flf2v":
+            out += [(name, float(i), {"atoms": m, "codebook": k, "mode": "flf2v",
+                                      "still_bpp": STILL_BPP[q]})
+                    for i, (m, k, q) in enumerate(FLF2V, 1)]  # fmt: skip
             continue
         for value in PUBLISHED[name]:
             given = {_FIELDS[name]: value if name == "g_scale" else int(value)}
@@ -175,6 +201,10 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
                        r.psnr) for r in table6.ROWS]  # fmt: skip
             steps = sorted({r["value"] for r in mine})
             own = [_mean(mine, v, key) for v in steps]
+        elif name == "rd-flf2v":
+            label, theirs = "bits per pixel, as published (with boundaries)", [_FLF2V_POINT]
+            own = [_mean(mine, v, "published_bits_per_pixel")
+                   for v in sorted({r["value"] for r in mine})]  # fmt: skip
         else:
             label = name
             theirs = [(v, p) for v, p in PUBLISHED[name].items() if p is not None]
@@ -188,7 +218,7 @@ def plot(rows: Sequence[dict[str, Any]], names: Sequence[str], prior: str, folde
             *zip(*sorted(theirs), strict=True),
             "s--",
             color="tab:gray",
-            label="published: Wan2.1 1.3B, other clips",
+            label=f"published: Wan2.1 {'14B' if name == 'rd-flf2v' else '1.3B'}, other clips",
         )
         axes.set(xlabel=label, ylabel=f"PSNR, dB ({prior})",
                  xscale="linear" if name in ("T", "g_scale", "GOP") else "log")  # fmt: skip
