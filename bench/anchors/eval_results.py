@@ -5,6 +5,9 @@
 
     python bench/anchors/eval_results.py more 256x33 --join
 
+Set 256x33 is of `--height 256 --frames 33 --stride 8 --metrics psnr_rgb_db,psnr_yuv_db,ms_ssim,
+vmaf,vmaf_neg,tof,temporal_error,lpips_alex,lpips_vgg,dists`.
+
 With --join a run's cells join those of the set that are there, and take the place of the same ones;
 BD-rates and plots are of all. A run may so have other codecs or rates, but must be of the same
 clips, size, length and stride. Some plots go beside the file and, without --join and for sets of
