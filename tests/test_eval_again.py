@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gvcc.eval import run
+from gvcc.eval import cells, run
 from gvcc.eval.cells import Source
 from gvcc.pictures import media
 from gvcc.records import Video
@@ -25,6 +25,18 @@ with open(pathlib.Path(__file__).with_name("log"), "a") as f:
     f.write(what + "\\n")
 shutil.copy(source, coded)
 """
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept and what is made anew is all one to where it runs (test_eval_run has the
+    processes), and each new one takes seconds to begin."""
+
+    def here(job: cells.Job, kept: run._Kept) -> None:
+        for made in cells.run(job):
+            kept.keep(job, made)
+
+    monkeypatch.setattr(run, "_in_processes", here)
 
 
 class Runs:
