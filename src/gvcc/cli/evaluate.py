@@ -314,13 +314,12 @@ def ready_adapters(as_json: Json = False) -> None:
     found = external.ready()
     if as_json:
         rows = [{"name": n, "variable": a.home, "folder": a.at or None,
-                 "found": Path(a.at or "?").is_dir(), "needs": a.about,
+                 "found": a.there, "needs": a.about,
                  "qualities": list(a.qualities), "counted": a.counted}
                 for n, a in found.items()]  # fmt: skip
         sys.stdout.write(json.dumps(rows) + "\n")
         return
     for name, a in found.items():
-        there = Path(a.at or "?").is_dir()
-        state = f"found at {a.at}" if there else f"not found: set ${a.home} to {a.about}"
+        state = f"found at {a.at}" if a.there else f"not found: set ${a.home} to {a.about}"
         size = "bits as its own code counts them" if a.counted else "bytes of its stream"
         out.print(f"{name}: {state}; size: {size}", soft_wrap=True, markup=False, highlight=False)

@@ -63,6 +63,11 @@ class Adapter:
         """Where the codec's files are, "" if that is not said."""
         return os.environ.get(self.home, "") if self.home else ""
 
+    @property
+    def there(self) -> bool:
+        """Whether that is a folder."""
+        return bool(self.at) and Path(self.at).is_dir()
+
     def __post_init__(self) -> None:
         """ValueError for what cannot be run."""
         if not self.qualities or not all(isinstance(q, int | float) for q in self.qualities):
@@ -103,7 +108,7 @@ def known(path: str | None) -> dict[str, Adapter]:
 def find(name: str, path: str | None) -> Adapter:
     """An adapter that can be run; ConfigError where its checkout is not there."""
     adapter = known(path)[name]
-    if adapter.home and not Path(adapter.at or "?").is_dir():
+    if adapter.home and not adapter.there:
         where = f"is {adapter.at!r}, no folder" if adapter.at else "is not set"
         raise ConfigError(f"{name}: ${adapter.home} {where}; it names {adapter.about}")
     return adapter
