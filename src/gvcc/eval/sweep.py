@@ -40,19 +40,9 @@ PUBLISHED: dict[str, dict[float, float | None]] = {
     "GOP": {9: None, 17: None, 33: 31.68, 49: 31.95},
 }
 _FIELDS = {"M": "atoms", "K": "codebook", "T": "steps", "g_scale": "g_scale", "GOP": "gop"}
-FLF2V = (
-    (8, 256, 1),
-    (16, 512, 1),
-    (16, 1024, 2),
-    (32, 2048, 2),
-    (32, 4096, 3),
-    (64, 4096, 3),
-    (64, 16384, 4),
-    (128, 16384, 4),
-    (128, 65536, 5),
-    (256, 65536, 5),
-    (256, 65536, 6),
-)
+FLF2V = ((8, 256, 1), (16, 512, 1), (16, 1024, 2), (32, 2048, 2), (32, 4096, 3), (64, 4096, 3),
+         (64, 16384, 4), (128, 16384, 4), (128, 65536, 5), (256, 65536, 5),
+         (256, 65536, 6))  # fmt: skip
 """M, K and the quality of the boundary pictures in GVCC's rate-distortion run of FLF2V
 (published.md 1.8), whose results are not published."""
 STILL_BPP = {1: 0.059, 2: 0.088, 3: 0.132, 4: 0.198, 5: 0.297, 6: 0.446}
